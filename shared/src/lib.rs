@@ -1,0 +1,13 @@
+//! The contract between the control plane and its agents, and the pure core that both need.
+//!
+//! Nothing in this crate reads a clock, a file, a socket or a random source: time is an
+//! argument called `now`, chance is an argument too. `clippy.toml` beside this crate's
+//! manifest holds it to that.
+
+pub mod allowlist;
+pub mod digest;
+pub mod ids;
+pub mod network;
+pub mod position;
+pub mod time;
+pub mod token;
