@@ -11,3 +11,4 @@ pub mod network;
 pub mod position;
 pub mod time;
 pub mod token;
+pub mod wire;

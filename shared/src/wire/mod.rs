@@ -1,0 +1,3 @@
+//! What goes over the wire, by version. A version never loses a field.
+
+pub mod v1;
