@@ -1,5 +1,11 @@
 //! Version 1 of the wire never loses or renames a field: every type against its golden file.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may fail loudly and read its golden files"
+)]
+
 use std::fs;
 use std::path::Path;
 
