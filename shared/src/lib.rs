@@ -8,6 +8,7 @@ pub mod allowlist;
 pub mod digest;
 pub mod ids;
 pub mod network;
+pub mod plan;
 pub mod position;
 pub mod time;
 pub mod token;
