@@ -1,0 +1,47 @@
+# Everything a newcomer or a CI machine calls. Each recipe installs what it lacks where it may,
+# and otherwise prints the one command that does.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# Debian keeps `nft` and `ip` outside an ordinary user's path, and rustup outside a fresh shell's.
+export PATH := $(PATH):/usr/sbin:/sbin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+# One compiler for every 2 GiB that are free, so that a build fits a machine with 4 GiB.
+export CARGO_BUILD_JOBS ?= $(shell .ci/prerequisites jobs)
+
+# What every program that changes a firewall runs in: a network of its own. PRIVATE adds mounts and
+# processes, so that nothing outlives its first process, not even after SIGKILL.
+NETNS = unshare $(shell [ "$$(id -u)" = 0 ] || echo --user --map-root-user) --net
+PRIVATE = $(NETNS) --mount --pid --fork --kill-child --mount-proc
+RUNNER = CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER
+
+.PHONY: help demo test check bench
+
+help: ## Lists the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## Shows the main job on this machine's kernel, in network namespaces of its own
+	@.ci/prerequisites build netns
+	cargo build --locked --package postern-controlplane --package postern-agent --bins --example demo
+	$(PRIVATE) target/debug/examples/demo target/debug
+
+test: ## Runs all tests; those that change a firewall each in a network namespace of their own
+	@.ci/prerequisites build netns test
+	cargo test --locked --workspace --all-features --doc
+	cargo nextest run --locked --workspace --all-features
+	$(RUNNER)='$(NETNS)' cargo nextest run --locked --workspace --all-features --profile netns
+
+check: ## Runs formatter, lints, documentation, dependency, script and unit checks
+	@.ci/prerequisites build check
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --all-features
+	cargo deny --offline --all-features check --hide-inclusion-graph bans licenses sources
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/*; else echo 'shellcheck is not installed: scripts not checked'; fi
+
+bench: ## Measures the figures that matter beside their floors; writes target/bench.json
+	@.ci/prerequisites build netns
+	$(RUNNER)='$(NETNS)' cargo bench --locked --package postern-agent --bench postern
