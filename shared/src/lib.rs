@@ -10,6 +10,7 @@ pub mod ids;
 pub mod network;
 pub mod plan;
 pub mod position;
+pub mod scope;
 pub mod time;
 pub mod token;
 pub mod wire;
