@@ -9,6 +9,7 @@ pub mod digest;
 pub mod ids;
 pub mod network;
 pub mod plan;
+pub mod policy;
 pub mod position;
 pub mod scope;
 pub mod time;
