@@ -5,6 +5,7 @@
 //! manifest holds it to that.
 
 pub mod allowlist;
+pub mod backoff;
 pub mod digest;
 pub mod ids;
 pub mod network;

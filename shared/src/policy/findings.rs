@@ -53,17 +53,20 @@ impl fmt::Display for Findings {
             } else {
                 "until the list is within the local policy"
             };
-            write!(f, "{}{} entries are not opened {why}", next(), self.withheld_count)?;
+            write!(f, "{}not opened {why}: {}", next(), entries(self.withheld_count))?;
         }
         if 0 < self.held_count {
             write!(
                 f,
-                "{}{} entries that a new list left out stay open until their deadline; \
-                 `postern-agent accept` withdraws them",
+                "{}left out by a new list, but open until `postern-agent accept` or their deadline: {}",
                 next(),
-                self.held_count
+                entries(self.held_count)
             )?;
         }
         Ok(())
     }
+}
+
+fn entries(count: usize) -> String {
+    if count == 1 { "1 entry".to_owned() } else { format!("{count} entries") }
 }

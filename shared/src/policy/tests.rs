@@ -103,7 +103,7 @@ fn a_list_beyond_the_policy_renews_and_withdraws_but_opens_nothing() {
     assert_eq!(open(&accepted, at(10)), BTreeMap::from([(host(2), until(2_000))]));
     let findings = accepted.findings();
     assert_eq!((findings.refused_count, findings.withheld_count), (1, 1));
-    insta::assert_snapshot!(findings, @"198.0.0.0/8 is wider than /24, the widest that the local policy accepts; 1 entries are not opened until the list is within the local policy");
+    insta::assert_snapshot!(findings, @"198.0.0.0/8 is wider than /24, the widest that the local policy accepts; not opened until the list is within the local policy: 1 entry");
 
     let touched = accepted.take_changes(&BTreeMap::from([(net("198.0.0.0/8"), None)]), at(20));
 
@@ -172,6 +172,7 @@ fn a_snapshot_that_shrinks_most_of_a_list_is_held_until_a_second_one_says_the_sa
     assert_eq!(touched, BTreeSet::from([host(0), host(9)]), "the rest of the snapshot is taken");
     assert_eq!(open(&accepted, at(10)).len(), 9);
     assert_eq!(accepted.findings().held_count, 7);
+    insta::assert_snapshot!(accepted.findings(), @"left out by a new list, but open until `postern-agent accept` or their deadline: 7 entries");
     assert_eq!(accepted.why([203, 0, 113, 1].into(), at(10))[0].standing, Standing::Held);
 
     let touched = accepted.take_list(&shrunk, at(20), at(20));
