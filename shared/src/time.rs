@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
 ///
-/// Shown and read as RFC 3339. Between 1970-01-01 and 9999-12-31, so that every value can be
-/// written down.
+/// Shown and read as RFC 3339. Between 1970 and 9999, so that every value can be written
+/// down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -35,7 +35,7 @@ pub enum TimeError {
     #[error("`{0}` is not a time; write RFC 3339 in UTC, such as 2026-01-31T12:00:00Z")]
     NotRfc3339(String),
     /// Before 1970 or after 9999.
-    #[error("the time lies outside 1970-01-01 to 9999-12-31")]
+    #[error("the time lies outside 1970-01-01 to 9999-12-30")]
     OutOfRange,
     /// A span of zero or more than [`Ttl::SECS_MAX`] seconds.
     #[error("a lifetime of {0} seconds is outside 1 to {max}", max = Ttl::SECS_MAX)]
@@ -45,8 +45,8 @@ pub enum TimeError {
 impl Timestamp {
     /// 1970-01-01T00:00:00Z.
     pub const EPOCH: Timestamp = Timestamp(0);
-    /// 9999-12-31T23:59:59.999Z.
-    pub const MAX: Timestamp = Timestamp(253_402_300_799_999);
+    /// 9999-12-30T21:59:59.999Z: in every time zone this is still a year of four digits.
+    pub const MAX: Timestamp = Timestamp(253_402_207_199_999);
 
     /// Makes a time from milliseconds since the Unix epoch.
     pub fn from_unix_ms(ms: u64) -> Result<Timestamp, TimeError> {
@@ -203,7 +203,7 @@ mod tests {
     fn shown_as_rfc_3339_with_milliseconds_only_where_there_are_any() {
         assert_eq!(Timestamp(1_700_000_000_000).to_string(), "2023-11-14T22:13:20Z");
         assert_eq!(Timestamp(1_700_000_000_050).to_string(), "2023-11-14T22:13:20.050Z");
-        assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T21:59:59.999Z");
     }
 
     #[test]
