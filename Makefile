@@ -18,7 +18,9 @@ NETNS = unshare $(shell [ "$$(id -u)" = 0 ] || echo --user --map-root-user) --ne
 PRIVATE = $(NETNS) --mount --pid --fork --kill-child --mount-proc
 RUNNER = CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER
 
-.PHONY: help demo test check bench
+PREFIX ?= /usr/local
+
+.PHONY: help demo test check bench install
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,8 +42,18 @@ check: ## Runs formatter, lints, documentation, dependency, script and unit chec
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --all-features
 	cargo deny --offline --all-features check --hide-inclusion-graph bans licenses sources
+	.ci/units
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/*; else echo 'shellcheck is not installed: scripts not checked'; fi
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
 	@.ci/prerequisites build netns
 	$(RUNNER)='$(NETNS)' cargo bench --locked --package postern-agent --bench postern
+
+install: ## Installs the release build and its units below $(DESTDIR)$(PREFIX); see README.md
+	@test -x target/release/postern-agent -a -x target/release/postern-controlplane || \
+		{ echo 'build first: cargo build --locked --release' >&2; exit 1; }
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/postern-agent target/release/postern-controlplane
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/*.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/*.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/*.service
+	sed -i 's|=/usr/bin/postern-|=$(PREFIX)/bin/postern-|' $(DESTDIR)$(PREFIX)/lib/systemd/system/postern-*.service
