@@ -1,1 +1,2 @@
 //! The control plane of Postern.
+pub mod domain;

@@ -1,0 +1,109 @@
+//! What a report means: a heartbeat that stays in memory, or a change that must be durable.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use postern_shared::ids::PairId;
+use postern_shared::network::Network;
+use postern_shared::time::{Timestamp, Ttl};
+
+use super::command::Decision;
+use super::pair::{Report, Spot, Visit};
+use super::rejection::Rejection;
+use super::state::{PairRow, State};
+use super::{Change, Event};
+
+/// How long a report of the other family may still join a visit.
+const VISIT: Duration = Duration::from_secs(60);
+/// A report of an unchanged address is published when it lengthens the deadline by at least this
+/// part of the lifetime: that is how seldom agents hear of a pair that stays where it is.
+const PUBLISHED_PARTS: u32 = 16;
+
+/// What a reporter brings along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The address that was seen.
+    pub address: IpAddr,
+    /// The visit that the reporter says it belongs to.
+    pub visit: Option<u64>,
+    /// A random number, for a new visit.
+    pub fresh_visit: u64,
+}
+
+/// What a report means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing that anybody else must know: the address is as published, and so, nearly, is its
+    /// deadline.
+    Heartbeat(Report),
+    /// To be committed before it is answered.
+    Publish(Visit),
+}
+
+/// Says what a report of a live pair means, without deciding anything. `ttl` is the shortest
+/// lifetime that the pair's address has anywhere.
+pub fn hear(row: &PairRow, ttl: Ttl, seen: Seen, now: Timestamp) -> Heard {
+    let fresh = Visit { id: seen.fresh_visit, began: now };
+    let Some(report) = row.report else { return Heard::Publish(fresh) };
+    match report.reported_at(seen.address) {
+        Some(at) if now.since(at) < ttl.as_duration() / PUBLISHED_PARTS => Heard::Heartbeat(report),
+        Some(_) => Heard::Publish(report.visit),
+        None if joins(&report, seen.visit, now) => Heard::Publish(report.visit),
+        None => Heard::Publish(fresh),
+    }
+}
+
+/// Says whether a report that names `visit` belongs to the published one.
+fn joins(report: &Report, visit: Option<u64>, now: Timestamp) -> bool {
+    visit == Some(report.visit.id) && now.since(report.visit.began) < VISIT
+}
+
+/// The report that follows on `before`.
+///
+/// An address that is not new, and one of the same visit, leave the other family's address as it
+/// is; any other address means that the pair has moved, and replaces both.
+fn follow_on(
+    before: Option<&Report>,
+    pair: PairId,
+    seen: (IpAddr, Visit),
+    now: Timestamp,
+) -> Report {
+    let (address, visit) = seen;
+    let stays =
+        |before: &&Report| before.visit.id == visit.id || before.reported_at(address).is_some();
+    let kept = before.filter(stays);
+    let mut next = Report {
+        pair,
+        ipv4: kept.and_then(|kept| kept.ipv4),
+        ipv6: kept.and_then(|kept| kept.ipv6),
+        visit,
+    };
+    match address.to_canonical() {
+        IpAddr::V4(v4) => next.ipv4 = Some(Spot { address: v4, at: now }),
+        IpAddr::V6(v6) => next.ipv6 = Some(Spot { address: v6, at: now }),
+    }
+    next
+}
+
+pub(super) fn report(
+    state: &State,
+    pair: PairId,
+    address: IpAddr,
+    visit: Visit,
+    now: Timestamp,
+) -> Result<Decision, Rejection> {
+    let row = state.pair(pair).filter(|row| row.is_live()).ok_or(Rejection::NotFound)?;
+    if let Some(why) = Network::host(address).ungrantable() {
+        let reason = format!("{address} is among the {why}, which may never be granted");
+        return Err(Rejection::Invalid { field: "address", reason });
+    }
+    let before = row.report.as_ref();
+    let next = follow_on(before, pair, (address, visit), now);
+    let addresses = |report: &Report| {
+        (report.ipv4.map(|spot| spot.address), report.ipv6.map(|spot| spot.address))
+    };
+    let (ipv4, ipv6) = addresses(&next);
+    let moved = before.is_none_or(|before| addresses(before) != (ipv4, ipv6));
+    let event = Event::PairReported { pair, ipv4, ipv6, moved };
+    Ok(Decision::new(event, [Change::PutReport(next)]))
+}

@@ -1,0 +1,28 @@
+//! The steps that turn one state into the next.
+
+use postern_shared::ids::{GroupId, MemberId};
+
+use super::agent::{Agent, Enrolment};
+use super::audit::AuditRecord;
+use super::group::{Group, Member};
+use super::key::Key;
+use super::org::{Org, User};
+use super::pair::{Pair, Report};
+
+/// One step: a record as it is from now on, or its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is its record")]
+pub enum Change {
+    PutOrg(Org),
+    PutUser(User),
+    PutKey(Key),
+    PutPair(Pair),
+    PutReport(Report),
+    PutGroup(Group),
+    DeleteGroup(GroupId),
+    PutMember(Member),
+    DeleteMember(GroupId, MemberId),
+    PutAgent(Agent),
+    PutEnrolment(Enrolment),
+    Record(AuditRecord),
+}

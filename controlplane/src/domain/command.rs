@@ -1,0 +1,287 @@
+//! What can be asked for, and the one place where it is decided.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use postern_shared::ids::{AgentId, EnrolmentId, GroupId, KeyId, MemberId, OrgId, PairId};
+use postern_shared::position::Revision;
+use postern_shared::time::Timestamp;
+use postern_shared::token::TokenHash;
+
+use super::agent::{self, Enrolment};
+use super::audit::{Actor, AuditRecord, Event};
+use super::beacon;
+use super::change::Change;
+use super::group::{self, Group, GroupEdit, Member};
+use super::key::{self, Key};
+use super::org::{Org, User};
+use super::pair::{self, Pair, PairEdit, Visit};
+use super::rejection::Rejection;
+use super::state::State;
+use super::text::Label;
+
+/// A command with the word on who gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Who gives it.
+    pub actor: Actor,
+    /// From which address, where there is one.
+    pub source: Option<IpAddr>,
+    /// What is asked for.
+    pub command: Command,
+}
+
+/// What can be asked for. Ids and hashes were drawn by the caller: deciding takes no chance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the records' own, named as there")]
+pub enum Command {
+    /// Begins an org with its first admin.
+    CreateOrg { org: Org, admin: User },
+    /// Mints an API key.
+    MintKey(Key),
+    /// Revokes an API key; revoking twice is no error.
+    RevokeKey { org: OrgId, key: KeyId },
+    /// Makes a pair; its number is given here.
+    CreatePair(Pair),
+    /// Edits a pair, if it is still at `expected`.
+    EditPair { org: OrgId, pair: PairId, edit: PairEdit, expected: Option<Revision> },
+    /// Deletes a pair softly, if it is still at `expected`: its secrets die, its name stays.
+    DeletePair { org: OrgId, pair: PairId, expected: Option<Revision> },
+    /// Makes a group; its number is given here.
+    CreateGroup(Group),
+    /// Edits a group, if it is still at `expected`.
+    EditGroup { org: OrgId, group: GroupId, edit: GroupEdit, expected: Option<Revision> },
+    /// Deletes a group with its members, if it is still at `expected`.
+    DeleteGroup { org: OrgId, group: GroupId, expected: Option<Revision> },
+    /// Adds a member to a group.
+    AddMember(Member),
+    /// Takes a member out of a group.
+    RemoveMember { org: OrgId, group: GroupId, member: MemberId },
+    /// Invites an agent.
+    InviteAgent(Enrolment),
+    /// Turns an invitation into an agent with a pair of its own.
+    Enrol { enrolment: EnrolmentId, agent: AgentId, token: TokenHash, pair: Box<Pair> },
+    /// Gives an agent other groups.
+    SetAgentGroups { org: OrgId, agent: AgentId, groups: BTreeSet<GroupId> },
+    /// Revokes an agent and deletes its pair.
+    RevokeAgent { org: OrgId, agent: AgentId },
+    /// Reports where a pair is.
+    Report { pair: PairId, address: IpAddr, visit: Visit },
+    /// Notes that a host could not bring a list in force.
+    NoteFailedReceipt { agent: AgentId, target: Label, group: GroupId, detail: String },
+}
+
+/// What a command reads and writes. Two commands conflict when one writes what the other reads
+/// or writes; conflicting commands never share a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// What must not change under the decision.
+    pub reads: BTreeSet<RecordKey>,
+    /// What the decision changes.
+    pub writes: BTreeSet<RecordKey>,
+}
+
+/// What footprints are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordKey {
+    /// Everything in an org but the reports: its people, keys, pairs, groups, members, agents and
+    /// counters. These change by hand, so one a batch is enough.
+    Org(OrgId),
+    /// A pair's own standing and its newest report.
+    Pair(PairId),
+}
+
+/// Changes, with the event that they are recorded as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub(super) event: Option<Event>,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Decision {
+    pub(super) fn new(event: Event, changes: impl IntoIterator<Item = Change>) -> Decision {
+        Decision { event: Some(event), changes: changes.into_iter().collect() }
+    }
+
+    /// What was asked for is so already.
+    pub(super) fn nothing() -> Decision {
+        Decision { event: None, changes: Vec::new() }
+    }
+}
+
+/// Says what `order` changes at `now`, its audit record last; no changes at all when everything
+/// is as asked for already.
+pub fn decide(state: &State, order: &Order, now: Timestamp) -> Result<Vec<Change>, Rejection> {
+    let org = state.org_of(&order.command).ok_or(Rejection::NotFound)?;
+    let Decision { event, mut changes } = decide_command(state, &order.command, now)?;
+    if let Some(event) = event {
+        let Order { actor, source, .. } = *order;
+        changes.push(Change::Record(AuditRecord { org, at: now, actor, source, event }));
+    }
+    Ok(changes)
+}
+
+fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {
+    match command {
+        Command::CreateOrg { org, admin } => create_org(state, org, admin),
+        Command::MintKey(key) => key::mint(state, key),
+        Command::RevokeKey { org, key } => key::revoke(state, *org, *key, now),
+        Command::CreatePair(pair) => pair::create(state, pair),
+        Command::EditPair { org, pair, edit, expected } => {
+            pair::edit(state, *org, *pair, edit, *expected)
+        }
+        Command::DeletePair { org, pair, expected } => {
+            pair::delete(state, *org, *pair, *expected, now)
+        }
+        Command::CreateGroup(group) => group::create(state, group),
+        Command::EditGroup { org, group, edit, expected } => {
+            group::edit(state, *org, *group, edit, *expected)
+        }
+        Command::DeleteGroup { org, group, expected } => {
+            group::delete(state, *org, *group, *expected)
+        }
+        Command::AddMember(member) => group::add_member(state, member),
+        Command::RemoveMember { org, group, member } => {
+            group::remove_member(state, *org, *group, *member)
+        }
+        Command::InviteAgent(enrolment) => agent::invite(state, enrolment),
+        Command::Enrol { enrolment, agent, token, pair } => {
+            agent::enrol(state, *enrolment, *agent, *token, pair, now)
+        }
+        Command::SetAgentGroups { org, agent, groups } => {
+            agent::set_groups(state, *org, *agent, groups)
+        }
+        Command::RevokeAgent { org, agent } => agent::revoke(state, *org, *agent, now),
+        Command::Report { pair, address, visit } => {
+            beacon::report(state, *pair, *address, *visit, now)
+        }
+        Command::NoteFailedReceipt { agent, target, group, detail } => Ok(Decision::new(
+            Event::ReceiptFailed {
+                agent: *agent,
+                target: target.clone(),
+                group: *group,
+                detail: detail.clone(),
+            },
+            [],
+        )),
+    }
+}
+
+fn create_org(state: &State, org: &Org, admin: &User) -> Result<Decision, Rejection> {
+    /// Most orgs in one store.
+    const ORGS_MAX: usize = 10_000;
+    if ORGS_MAX <= state.orgs().count() {
+        return Err(Rejection::Limit { what: "orgs", max: ORGS_MAX });
+    }
+    let event = Event::OrgCreated {
+        org: org.id,
+        name: org.name.clone(),
+        admin: admin.id,
+        email: admin.email.clone(),
+    };
+    Ok(Decision::new(event, [Change::PutOrg(org.clone()), Change::PutUser(admin.clone())]))
+}
+
+impl State {
+    /// The org whose records a command is about, as far as it exists.
+    fn org_of(&self, command: &Command) -> Option<OrgId> {
+        Some(match command {
+            Command::CreateOrg { org, .. } => org.id,
+            Command::MintKey(key) => key.org,
+            Command::CreatePair(pair) => pair.org,
+            Command::CreateGroup(group) => group.org,
+            Command::AddMember(member) => member.org,
+            Command::InviteAgent(enrolment) => enrolment.org,
+            Command::RevokeKey { org, .. }
+            | Command::EditPair { org, .. }
+            | Command::DeletePair { org, .. }
+            | Command::EditGroup { org, .. }
+            | Command::DeleteGroup { org, .. }
+            | Command::RemoveMember { org, .. }
+            | Command::SetAgentGroups { org, .. }
+            | Command::RevokeAgent { org, .. } => *org,
+            Command::Enrol { enrolment, .. } => self.enrolment(*enrolment)?.org,
+            Command::Report { pair, .. } => self.pair(*pair)?.record.org,
+            Command::NoteFailedReceipt { agent, .. } => self.agent(*agent)?.org,
+        })
+    }
+
+    /// Names what `command` reads and writes. A command whose records do not exist has no
+    /// footprint: it will be refused.
+    pub fn footprint(&self, command: &Command) -> Footprint {
+        let Some(org) = self.org_of(command) else { return Footprint::default() };
+        let mut footprint = Footprint::default();
+        match command {
+            Command::Report { pair, .. } => {
+                footprint.writes.insert(RecordKey::Pair(*pair));
+            }
+            Command::NoteFailedReceipt { .. } => {
+                footprint.reads.insert(RecordKey::Org(org));
+            }
+            Command::EditPair { pair, .. } | Command::DeletePair { pair, .. } => {
+                footprint.writes.extend([RecordKey::Org(org), RecordKey::Pair(*pair)]);
+            }
+            Command::RevokeAgent { agent, .. } => {
+                footprint.writes.insert(RecordKey::Org(org));
+                let own = self.agent(*agent).map(|agent| RecordKey::Pair(agent.pair));
+                footprint.writes.extend(own);
+            }
+            Command::CreateOrg { .. }
+            | Command::MintKey(_)
+            | Command::RevokeKey { .. }
+            | Command::CreatePair(_)
+            | Command::CreateGroup(_)
+            | Command::EditGroup { .. }
+            | Command::DeleteGroup { .. }
+            | Command::AddMember(_)
+            | Command::RemoveMember { .. }
+            | Command::InviteAgent(_)
+            | Command::Enrol { .. }
+            | Command::SetAgentGroups { .. } => {
+                footprint.writes.insert(RecordKey::Org(org));
+            }
+        }
+        footprint
+    }
+}
+
+impl Command {
+    /// Says whether the command takes rights away. Such commands go through when the disk is
+    /// almost full: closing a door must not fail for want of room.
+    pub fn closes(&self) -> bool {
+        match self {
+            Command::RevokeKey { .. }
+            | Command::DeletePair { .. }
+            | Command::DeleteGroup { .. }
+            | Command::RemoveMember { .. }
+            | Command::RevokeAgent { .. } => true,
+            Command::CreateOrg { .. }
+            | Command::MintKey(_)
+            | Command::CreatePair(_)
+            | Command::EditPair { .. }
+            | Command::CreateGroup(_)
+            | Command::EditGroup { .. }
+            | Command::AddMember(_)
+            | Command::InviteAgent(_)
+            | Command::Enrol { .. }
+            | Command::SetAgentGroups { .. }
+            | Command::Report { .. }
+            | Command::NoteFailedReceipt { .. } => false,
+        }
+    }
+}
+
+impl Footprint {
+    /// Says whether the two may not be decided on the same state.
+    pub fn conflicts_with(&self, other: &Footprint) -> bool {
+        !self.writes.is_disjoint(&other.writes)
+            || !self.writes.is_disjoint(&other.reads)
+            || !self.reads.is_disjoint(&other.writes)
+    }
+
+    /// Adds what `other` reads and writes.
+    pub fn join(&mut self, other: Footprint) {
+        self.reads.extend(other.reads);
+        self.writes.extend(other.writes);
+    }
+}

@@ -1,0 +1,176 @@
+//! Groups and their members.
+
+use postern_shared::ids::{GroupId, MemberId, OrgId, PairId};
+use postern_shared::network::Network;
+use postern_shared::position::Revision;
+use postern_shared::time::{Expiry, Timestamp, Ttl};
+use serde::{Deserialize, Serialize};
+
+use super::command::Decision;
+use super::rejection::Rejection;
+use super::state::State;
+use super::text::Label;
+use super::{Change, Event};
+
+/// A named set of members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The group.
+    pub id: GroupId,
+    /// Its org.
+    pub org: OrgId,
+    /// Its running number in the org.
+    pub number: u64,
+    /// Its name.
+    pub name: Label,
+    /// How long a reported address counts here; of pair and group the shorter wins.
+    pub ttl: Option<Ttl>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The membership.
+    pub id: MemberId,
+    /// The org.
+    pub org: OrgId,
+    /// The group.
+    pub group: GroupId,
+    /// Who or what is a member.
+    pub kind: MemberKind,
+    /// When the membership ends.
+    pub expires: Expiry,
+    /// When it was added.
+    pub added_at: Timestamp,
+}
+
+/// Who or what can be a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberKind {
+    /// Wherever a pair is.
+    Pair(PairId),
+    /// A fixed network.
+    Network {
+        /// The network.
+        network: Network,
+        /// What it is, in words.
+        note: Label,
+    },
+}
+
+/// What to change of a group; `None` leaves as is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupEdit {
+    /// A new name.
+    pub name: Option<Label>,
+    /// A new lifetime, or none any more.
+    pub ttl: Option<Option<Ttl>>,
+}
+
+/// Most groups that an org may have.
+const GROUPS_MAX: usize = 10_000;
+/// Most members that a group may have.
+const MEMBERS_MAX: usize = 100_000;
+
+pub(super) fn create(state: &State, group: &Group) -> Result<Decision, Rejection> {
+    let org = state.org_row(group.org)?;
+    if GROUPS_MAX <= org.groups.len() {
+        return Err(Rejection::Limit { what: "groups of an org", max: GROUPS_MAX });
+    }
+    let number = org.record.groups_numbered + 1;
+    let numbered = Group { number, ..group.clone() };
+    let counted = super::Org { groups_numbered: number, ..org.record.clone() };
+    let event = Event::GroupCreated { group: group.id, number, name: group.name.clone() };
+    Ok(Decision::new(event, [Change::PutOrg(counted), Change::PutGroup(numbered)]))
+}
+
+pub(super) fn edit(
+    state: &State,
+    org: OrgId,
+    id: GroupId,
+    edit: &GroupEdit,
+    expected: Option<Revision>,
+) -> Result<Decision, Rejection> {
+    let row = state.group_of(org, id)?;
+    if expected.is_some_and(|expected| expected != row.revision) {
+        return Err(Rejection::Changed);
+    }
+    let mut group = row.record.clone();
+    if let Some(name) = &edit.name {
+        group.name = name.clone();
+    }
+    group.ttl = edit.ttl.unwrap_or(group.ttl);
+    if group == row.record {
+        return Ok(Decision::nothing());
+    }
+    let event = Event::GroupEdited { group: id, name: group.name.clone(), ttl: group.ttl };
+    Ok(Decision::new(event, [Change::PutGroup(group)]))
+}
+
+pub(super) fn delete(
+    state: &State,
+    org: OrgId,
+    id: GroupId,
+    expected: Option<Revision>,
+) -> Result<Decision, Rejection> {
+    let row = state.group_of(org, id)?;
+    if expected.is_some_and(|expected| expected != row.revision) {
+        return Err(Rejection::Changed);
+    }
+    let mut changes: Vec<Change> =
+        row.members.keys().map(|member| Change::DeleteMember(id, *member)).collect();
+    changes.push(Change::DeleteGroup(id));
+    for agent in state.agents_of(org).filter(|agent| agent.groups.contains(&id)) {
+        let mut without = agent.clone();
+        without.groups.remove(&id);
+        changes.push(Change::PutAgent(without));
+    }
+    let event = Event::GroupDeleted { group: id, name: row.record.name.clone() };
+    Ok(Decision::new(event, changes))
+}
+
+pub(super) fn add_member(state: &State, member: &Member) -> Result<Decision, Rejection> {
+    let row = state.group_of(member.org, member.group)?;
+    if MEMBERS_MAX <= row.members.len() {
+        return Err(Rejection::Limit { what: "members of a group", max: MEMBERS_MAX });
+    }
+    let name = match &member.kind {
+        MemberKind::Pair(pair) => {
+            let pair_row = state.live_pair(member.org, *pair)?;
+            if pair_row.memberships.contains_key(&member.group) {
+                return Err(Rejection::Conflict("the pair is a member of the group already"));
+            }
+            pair_row.record.name.clone()
+        }
+        MemberKind::Network { network, note } => {
+            if let Some(why) = network.ungrantable() {
+                let reason = format!("{network} holds {why}, which may never be granted");
+                return Err(Rejection::Invalid { field: "cidr", reason });
+            }
+            if row.has_fixed(*network) {
+                return Err(Rejection::Conflict("the network is a member of the group already"));
+            }
+            note.clone()
+        }
+    };
+    let event = Event::MemberAdded { group: member.group, member: member.id, name };
+    Ok(Decision::new(event, [Change::PutMember(member.clone())]))
+}
+
+pub(super) fn remove_member(
+    state: &State,
+    org: OrgId,
+    group: GroupId,
+    member: MemberId,
+) -> Result<Decision, Rejection> {
+    let row = state.group_of(org, group)?;
+    let record = &row.members.get(&member).ok_or(Rejection::NotFound)?.record;
+    let name = match &record.kind {
+        MemberKind::Pair(pair) => state.pair(*pair).map(|row| row.record.name.clone()),
+        MemberKind::Network { note, .. } => Some(note.clone()),
+    };
+    let event = Event::MemberRemoved { group, member, name };
+    Ok(Decision::new(event, [Change::DeleteMember(group, member)]))
+}

@@ -1,0 +1,150 @@
+//! API keys: a secret, scopes, and the origins from which the secret is worth anything.
+
+use std::net::IpAddr;
+
+use postern_shared::ids::{AgentId, KeyId, OrgId, PairId};
+use postern_shared::network::Network;
+use postern_shared::scope::{Scope, ScopeSet};
+use postern_shared::time::{Expiry, Timestamp};
+use postern_shared::token::TokenHash;
+use serde::{Deserialize, Serialize};
+
+use super::command::Decision;
+use super::rejection::Rejection;
+use super::state::State;
+use super::text::Label;
+use super::{Change, Event};
+
+/// An API key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The key.
+    pub id: KeyId,
+    /// Its org.
+    pub org: OrgId,
+    /// Its name.
+    pub name: Label,
+    /// The hash of its secret.
+    pub hash: TokenHash,
+    /// What it may do.
+    pub scopes: ScopeSet,
+    /// From where it works; empty means from nowhere.
+    pub origins: Vec<Origin>,
+    /// When it was minted.
+    pub created_at: Timestamp,
+    /// When it ends by itself.
+    pub expires: Expiry,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// From where a key works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Origin {
+    /// From a network.
+    Network(Network),
+    /// From whatever a pair's bookmark last reported, until that is stale ("recursive lockdown").
+    Pair(PairId),
+}
+
+/// Who a secret belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Credential {
+    /// An API key.
+    Key(OrgId, KeyId),
+    /// An agent.
+    Agent(OrgId, AgentId),
+}
+
+/// What a credential is worth from an address at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The secret counts, and the address is one of its origins.
+    Good,
+    /// The secret counts, but not from this address.
+    ForbiddenOrigin,
+    /// Unknown, revoked or expired: which of them is not for the caller to know.
+    Unknown,
+}
+
+/// Most keys that an org may have, revoked ones not counted.
+const KEYS_MAX: usize = 1_000;
+/// Most origins that a key may have.
+const ORIGINS_MAX: usize = 64;
+
+impl State {
+    /// Says what `credential` is worth from `address` at `now`.
+    pub fn standing(&self, credential: Credential, address: IpAddr, now: Timestamp) -> Standing {
+        let origin_is_good = match credential {
+            Credential::Key(_, id) => match self.key(id) {
+                Some(key) if key.revoked_at.is_none() && key.expires.is_live_at(now) => {
+                    key.origins.iter().any(|origin| self.admits(*origin, address, now))
+                }
+                Some(_) | None => return Standing::Unknown,
+            },
+            Credential::Agent(_, id) => match self.agent(id) {
+                Some(agent) if agent.revoked_at.is_none() => {
+                    self.admits(Origin::Pair(agent.pair), address, now)
+                }
+                Some(_) | None => return Standing::Unknown,
+            },
+        };
+        if origin_is_good { Standing::Good } else { Standing::ForbiddenOrigin }
+    }
+
+    /// Says whether `credential` has `scope`. Agents have none: their routes are their own.
+    pub fn has_scope(&self, credential: Credential, scope: Scope) -> bool {
+        match credential {
+            Credential::Key(_, id) => self.key(id).is_some_and(|key| key.scopes.allows(scope)),
+            Credential::Agent(..) => false,
+        }
+    }
+
+    fn admits(&self, origin: Origin, address: IpAddr, now: Timestamp) -> bool {
+        match origin {
+            Origin::Network(network) => network.contains(address),
+            Origin::Pair(id) => {
+                let stale_at = self.pair(id).and_then(|row| row.stale_at(address));
+                stale_at.is_some_and(|stale_at| now < stale_at)
+            }
+        }
+    }
+}
+
+pub(super) fn mint(state: &State, key: &Key) -> Result<Decision, Rejection> {
+    let org = state.org_row(key.org)?;
+    let live = org.keys.iter().filter_map(|id| state.key(*id));
+    if KEYS_MAX <= live.filter(|key| key.revoked_at.is_none()).count() {
+        return Err(Rejection::Limit { what: "keys of an org", max: KEYS_MAX });
+    }
+    if ORIGINS_MAX < key.origins.len() {
+        return Err(Rejection::Limit { what: "origins of a key", max: ORIGINS_MAX });
+    }
+    for origin in &key.origins {
+        if let Origin::Pair(pair) = origin {
+            state.live_pair(key.org, *pair)?;
+        }
+    }
+    let event = Event::KeyMinted {
+        key: key.id,
+        name: key.name.clone(),
+        scopes: key.scopes,
+        origins: key.origins.clone(),
+    };
+    Ok(Decision::new(event, [Change::PutKey(key.clone())]))
+}
+
+pub(super) fn revoke(
+    state: &State,
+    org: OrgId,
+    id: KeyId,
+    now: Timestamp,
+) -> Result<Decision, Rejection> {
+    let key = state.key(id).filter(|key| key.org == org).ok_or(Rejection::NotFound)?;
+    if key.revoked_at.is_some() {
+        return Ok(Decision::nothing());
+    }
+    let revoked = Key { revoked_at: Some(now), ..key.clone() };
+    let event = Event::KeyRevoked { key: id, name: key.name.clone() };
+    Ok(Decision::new(event, [Change::PutKey(revoked)]))
+}

@@ -1,0 +1,37 @@
+//! The rules of the product, as values: no clock, no chance, no store, no HTTP.
+//!
+//! [`State`] is all orgs. [`decide`] says what an [`Order`] would change, or why it may not;
+//! [`State::apply`] carries a change out. Every change that `decide` names, the audit record
+//! among them, is made durable in one transaction before `apply` sees it.
+
+mod agent;
+mod audit;
+mod beacon;
+mod change;
+mod command;
+mod group;
+mod key;
+mod org;
+mod pair;
+mod receipt;
+mod rejection;
+mod resolve;
+mod state;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use agent::{Agent, Enrolment};
+pub use audit::{Actor, AuditRecord, Event};
+pub use beacon::{Heard, Seen, hear};
+pub use change::Change;
+pub use command::{Command, Footprint, Order, RecordKey, decide};
+pub use group::{Group, GroupEdit, Member, MemberKind};
+pub use key::{Credential, Key, Origin, Standing};
+pub use org::{Org, Role, User};
+pub use pair::{Pair, PairEdit, Report, Spot, Visit};
+pub use receipt::{AgentReport, Board};
+pub use rejection::Rejection;
+pub use resolve::{ListChange, Resolved, Touched};
+pub use state::{AgentRow, GroupRow, OrgRow, PairRow, Row, Secret, State};
+pub use text::{Email, Label, TextError};

@@ -1,0 +1,175 @@
+//! Pairs: roving persons, devices and servers, and where they last were.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use postern_shared::ids::{OrgId, PairId};
+use postern_shared::network::Network;
+use postern_shared::position::Revision;
+use postern_shared::time::{Timestamp, Ttl};
+use postern_shared::token::TokenHash;
+use serde::{Deserialize, Serialize};
+
+use super::command::Decision;
+use super::rejection::Rejection;
+use super::state::State;
+use super::text::{Email, Label};
+use super::{Change, Event};
+
+/// A roving person, device or server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The pair.
+    pub id: PairId,
+    /// Its org.
+    pub org: OrgId,
+    /// Its running number in the org.
+    pub number: u64,
+    /// Its name.
+    pub name: Label,
+    /// Whom to write to about it.
+    pub contact_email: Option<Email>,
+    /// How long a reported address counts.
+    pub ttl: Ttl,
+    /// The hash of the bookmark, with which it reports.
+    pub bookmark: TokenHash,
+    /// The hash of the server key, with which one host reads it.
+    pub server_key: TokenHash,
+    /// Whether a plain GET of the predecessor's URL reports, too.
+    pub reports_by_get: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was deleted: its secrets died then, its name stays for the audit.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// Where a pair is, as published: known to agents and to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The pair.
+    pub pair: PairId,
+    /// Its IPv4 address.
+    pub ipv4: Option<Spot<Ipv4Addr>>,
+    /// Its IPv6 address.
+    pub ipv6: Option<Spot<Ipv6Addr>>,
+    /// The visit that the newest address belongs to.
+    pub visit: Visit,
+}
+
+/// An address with the time of its newest published report. Each family has its own, so that
+/// reports over one lengthen nothing for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spot<A> {
+    /// The address.
+    pub address: A,
+    /// When it was reported.
+    pub at: Timestamp,
+}
+
+/// Joins the reports of both families that one person makes at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// A random number, told to the reporter.
+    pub id: u64,
+    /// When the visit began.
+    pub began: Timestamp,
+}
+
+/// Most pairs that an org may have, deleted ones not counted.
+const PAIRS_MAX: usize = 1_000_000;
+
+/// What to change of a pair; `None` leaves as is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PairEdit {
+    /// A new name.
+    pub name: Option<Label>,
+    /// A new contact, or none any more.
+    pub contact_email: Option<Option<Email>>,
+    /// A new lifetime.
+    pub ttl: Option<Ttl>,
+    /// Whether a plain GET of the predecessor's URL reports, too.
+    pub reports_by_get: Option<bool>,
+}
+
+impl Report {
+    /// The addresses, each as a network of one with the time of its report.
+    pub fn networks(&self) -> impl Iterator<Item = (Network, Timestamp)> + use<> {
+        let v4 = self.ipv4.map(|spot| (Network::host(spot.address.into()), spot.at));
+        let v6 = self.ipv6.map(|spot| (Network::host(spot.address.into()), spot.at));
+        v4.into_iter().chain(v6)
+    }
+
+    /// When `address` was reported, if it is one of the addresses.
+    pub fn reported_at(&self, address: IpAddr) -> Option<Timestamp> {
+        let host = Network::host(address);
+        self.networks().find(|(network, _)| *network == host).map(|(_, at)| at)
+    }
+}
+
+pub(super) fn create(state: &State, pair: &Pair) -> Result<Decision, Rejection> {
+    let org = state.org_row(pair.org)?;
+    if PAIRS_MAX <= org.pairs_live {
+        return Err(Rejection::Limit { what: "pairs of an org", max: PAIRS_MAX });
+    }
+    let number = org.record.pairs_numbered + 1;
+    let numbered = Pair { number, ..pair.clone() };
+    let counted = super::Org { pairs_numbered: number, ..org.record.clone() };
+    let event = Event::PairCreated { pair: pair.id, number, name: pair.name.clone() };
+    Ok(Decision::new(event, [Change::PutOrg(counted), Change::PutPair(numbered)]))
+}
+
+pub(super) fn edit(
+    state: &State,
+    org: OrgId,
+    id: PairId,
+    edit: &PairEdit,
+    expected: Option<Revision>,
+) -> Result<Decision, Rejection> {
+    let row = state.live_pair(org, id)?;
+    if expected.is_some_and(|expected| expected != row.revision) {
+        return Err(Rejection::Changed);
+    }
+    let mut pair = row.record.clone();
+    if let Some(name) = &edit.name {
+        pair.name = name.clone();
+    }
+    if let Some(contact) = &edit.contact_email {
+        pair.contact_email = contact.clone();
+    }
+    pair.ttl = edit.ttl.unwrap_or(pair.ttl);
+    pair.reports_by_get = edit.reports_by_get.unwrap_or(pair.reports_by_get);
+    if pair == row.record {
+        return Ok(Decision::nothing());
+    }
+    let event = Event::PairEdited { pair: id, name: pair.name.clone(), ttl: pair.ttl };
+    Ok(Decision::new(event, [Change::PutPair(pair)]))
+}
+
+pub(super) fn delete(
+    state: &State,
+    org: OrgId,
+    id: PairId,
+    expected: Option<Revision>,
+    now: Timestamp,
+) -> Result<Decision, Rejection> {
+    let row = state.live_pair(org, id)?;
+    if expected.is_some_and(|expected| expected != row.revision) {
+        return Err(Rejection::Changed);
+    }
+    if state.agents_of(org).any(|agent| agent.pair == id && agent.revoked_at.is_none()) {
+        return Err(Rejection::Conflict("the pair is an agent's own; revoke the agent instead"));
+    }
+    Ok(Decision::new(
+        Event::PairDeleted { pair: id, name: row.record.name.clone() },
+        delete_changes(state, id, now),
+    ))
+}
+
+/// The changes that take a pair away: its memberships first, then its life.
+pub(super) fn delete_changes(state: &State, id: PairId, now: Timestamp) -> Vec<Change> {
+    let Some(row) = state.pair(id) else { return Vec::new() };
+    let memberships = row.memberships.iter();
+    let mut changes: Vec<Change> =
+        memberships.map(|(group, member)| Change::DeleteMember(*group, *member)).collect();
+    changes.push(Change::PutPair(Pair { deleted_at: Some(now), ..row.record.clone() }));
+    changes
+}

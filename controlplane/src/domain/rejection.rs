@@ -1,0 +1,31 @@
+//! Why an order is refused, in words that say what to change.
+
+/// Why an order is refused. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is no such record in the org, or there never was.
+    #[error("no such resource")]
+    NotFound,
+    /// A field's value may not be.
+    #[error("`{field}` {reason}")]
+    Invalid {
+        /// The field's name in the API.
+        field: &'static str,
+        /// What is wrong, and what to write instead.
+        reason: String,
+    },
+    /// The order does not fit what is there.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// The record is not in the state that the caller saw.
+    #[error("the record was changed by somebody else; read it again")]
+    Changed,
+    /// A limit would be passed.
+    #[error("the most {what} is {max}")]
+    Limit {
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
+}

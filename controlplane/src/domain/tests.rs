@@ -1,0 +1,607 @@
+//! The rules held against a naive model, over random histories.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use postern_shared::allowlist::Allowlist;
+use postern_shared::ids::{AgentId, EnrolmentId, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
+use postern_shared::network::Network;
+use postern_shared::position::Revision;
+use postern_shared::scope::ScopeSet;
+use postern_shared::time::{Expiry, Timestamp, Ttl};
+use postern_shared::token::{Token, TokenHash, TokenKind};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A number that stands in for chance: ids and secrets that differ when it differs.
+fn bytes(seed: u64) -> [u8; 16] {
+    (u128::from(seed) << 64 | 0x5eed).to_be_bytes()
+}
+
+fn hash(seed: u64) -> TokenHash {
+    let mut next = seed;
+    let token = Token::generate(TokenKind::Key, |buffer| {
+        for byte in buffer {
+            next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = (next >> 33) as u8;
+        }
+    });
+    token.hash()
+}
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_unix_ms(1_700_000_000_000 + secs * 1_000).unwrap()
+}
+
+fn label(text: &str) -> Label {
+    text.parse().unwrap()
+}
+
+fn order(command: Command) -> Order {
+    Order { actor: Actor::Operator, source: None, command }
+}
+
+fn create_org(seed: u64) -> Command {
+    let org = Org {
+        id: OrgId::from_random(bytes(seed)),
+        name: label("org"),
+        created_at: at(0),
+        pairs_numbered: 0,
+        groups_numbered: 0,
+    };
+    let admin = User {
+        id: UserId::from_random(bytes(seed)),
+        org: org.id,
+        email: "admin@example.org".parse().unwrap(),
+        role: Role::Admin,
+        created_at: at(0),
+    };
+    Command::CreateOrg { org, admin }
+}
+
+fn new_pair(org: OrgId, seed: u64, ttl: u64) -> Pair {
+    Pair {
+        id: PairId::from_random(bytes(seed)),
+        org,
+        number: 0,
+        name: label("pair"),
+        contact_email: None,
+        ttl: Ttl::from_secs(ttl).unwrap(),
+        bookmark: hash(seed * 2),
+        server_key: hash(seed * 2 + 1),
+        reports_by_get: false,
+        created_at: at(0),
+        deleted_at: None,
+    }
+}
+
+fn new_group(org: OrgId, seed: u64, ttl: Option<u64>) -> Group {
+    Group {
+        id: GroupId::from_random(bytes(seed)),
+        org,
+        number: 0,
+        name: label("group"),
+        ttl: ttl.map(|ttl| Ttl::from_secs(ttl).unwrap()),
+        created_at: at(0),
+    }
+}
+
+/// A state with a follower that only ever hears of list changes.
+#[derive(Default)]
+struct World {
+    state: State,
+    revision: u64,
+    followers: BTreeMap<GroupId, (Allowlist, Revision)>,
+}
+
+impl World {
+    fn run(&mut self, command: Command, now: Timestamp) -> Result<Resolved, Rejection> {
+        let changes = decide(&self.state, &order(command), now)?;
+        Ok(self.commit(&changes, now))
+    }
+
+    fn commit(&mut self, changes: &[Change], now: Timestamp) -> Resolved {
+        if changes.is_empty() {
+            return Resolved::default();
+        }
+        self.revision += 3;
+        let mut touched = Touched::default();
+        for change in changes {
+            self.state.apply(change, Revision(self.revision), &mut touched);
+        }
+        let resolved = self.state.resolve(touched, Revision(self.revision), now);
+        self.follow(&resolved, now);
+        resolved
+    }
+
+    fn follow(&mut self, resolved: &Resolved, now: Timestamp) {
+        for change in &resolved.lists {
+            let (list, revision) = self.followers.entry(change.group).or_default();
+            list.drop_expired(now);
+            assert_eq!(list.digest_at(now), change.base, "the delta applies to something else");
+            assert!(*revision < change.revision);
+            change.remove.iter().for_each(|network| {
+                list.remove(*network).expect("only what was there is removed");
+            });
+            for (network, expiry) in &change.add {
+                list.set(*network, *expiry);
+            }
+            *revision = change.revision;
+            assert_eq!(list.digest_at(now), change.digest, "the delta leads elsewhere");
+        }
+        for gone in &resolved.gone {
+            self.followers.remove(gone);
+        }
+    }
+
+    /// The list of a group as one would work it out from the records alone.
+    fn naive(&self, group: &GroupRow, now: Timestamp) -> Allowlist {
+        let mut list = Allowlist::new();
+        for member in group.members.values() {
+            match &member.record.kind {
+                MemberKind::Network { network, .. } => list.allow(*network, member.record.expires),
+                MemberKind::Pair(id) => {
+                    let row = &self.state.pair(*id).unwrap();
+                    let Some(report) = row.report.filter(|_| row.is_live()) else { continue };
+                    for (network, reported) in report.networks() {
+                        let ttl = row.record.ttl.min(group.record.ttl.unwrap_or(row.record.ttl));
+                        let deadline = reported.saturating_add(ttl.as_duration());
+                        list.allow(network, Expiry::At(deadline).min(member.record.expires));
+                    }
+                }
+            }
+        }
+        list.live_at(now).collect()
+    }
+
+    fn check(&self, now: Timestamp) {
+        for (id, group) in &self.state.groups {
+            let naive = self.naive(group, now);
+            let live: Allowlist = group.list.live_at(now).collect();
+            assert_eq!(live, naive, "the list differs from the records");
+            let followed: Allowlist = self
+                .followers
+                .get(id)
+                .map(|(list, _)| list.live_at(now).collect())
+                .unwrap_or_default();
+            assert_eq!(followed, naive, "the follower differs from the records");
+        }
+    }
+}
+
+/// One step of a random history; numbers pick among few records, so that they meet.
+#[derive(Debug, Clone)]
+enum Step {
+    Pair,
+    Group,
+    DeletePair(u64),
+    DeleteGroup(u64),
+    Join(u64, u64, Option<u64>),
+    Fix(u64, u8, Option<u64>),
+    Leave(u64, usize),
+    Report(u64, IpAddr, bool),
+    Ttl(u64, u64),
+    GroupTtl(u64, Option<u64>),
+    Agent(u64),
+    RevokeAgent(u64),
+    Wait(u64),
+}
+
+fn any_address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (1u8..5).prop_map(|d| IpAddr::V4(Ipv4Addr::new(203, 0, 113, d))),
+        (1u16..4).prop_map(|d| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, d))),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => Just(Step::Pair),
+        1 => Just(Step::Group),
+        1 => (0u64..4).prop_map(Step::DeletePair),
+        1 => (0u64..3).prop_map(Step::DeleteGroup),
+        4 => (0u64..3, 0u64..4, prop::option::of(1u64..60)).prop_map(|(g, p, e)| Step::Join(g, p, e)),
+        2 => (0u64..3, 24u8..=32, prop::option::of(1u64..60)).prop_map(|(g, n, e)| Step::Fix(g, n, e)),
+        1 => (0u64..3, 0usize..4).prop_map(|(g, n)| Step::Leave(g, n)),
+        6 => (0u64..4, any_address(), any::<bool>()).prop_map(|(p, a, v)| Step::Report(p, a, v)),
+        1 => (0u64..4, 1u64..90).prop_map(|(p, t)| Step::Ttl(p, t)),
+        1 => (0u64..3, prop::option::of(1u64..90)).prop_map(|(g, t)| Step::GroupTtl(g, t)),
+        1 => (0u64..2).prop_map(Step::Agent),
+        1 => (0u64..2).prop_map(Step::RevokeAgent),
+        3 => (0u64..40).prop_map(Step::Wait),
+    ]
+}
+
+fn command(world: &World, org: OrgId, step: &Step, seed: u64, now: Timestamp) -> Option<Command> {
+    let nth_pair = |n: u64| world.state.org(org)?.pairs.values().copied().nth(n as usize);
+    let nth_group = |n: u64| world.state.org(org)?.groups.values().copied().nth(n as usize);
+    let nth_agent = |n: u64| world.state.agents_of(org).nth(n as usize).map(|agent| agent.id);
+    let until = |secs: &Option<u64>| {
+        Expiry::from(secs.map(|secs| now.saturating_add(std::time::Duration::from_secs(secs))))
+    };
+    let member = |group: GroupId, kind: MemberKind, expires: Expiry| {
+        let id = MemberId::from_random(bytes(seed));
+        Command::AddMember(Member { id, org, group, kind, expires, added_at: now })
+    };
+    Some(match step {
+        Step::Pair => Command::CreatePair(new_pair(org, seed, 30)),
+        Step::Group => Command::CreateGroup(new_group(org, seed, None)),
+        Step::DeletePair(p) => Command::DeletePair { org, pair: nth_pair(*p)?, expected: None },
+        Step::DeleteGroup(g) => Command::DeleteGroup { org, group: nth_group(*g)?, expected: None },
+        Step::Join(g, p, e) => member(nth_group(*g)?, MemberKind::Pair(nth_pair(*p)?), until(e)),
+        Step::Fix(g, prefix, e) => {
+            let network = Network::containing([203, 0, 113, 3].into(), *prefix)?;
+            let kind = MemberKind::Network { network, note: label("office") };
+            member(nth_group(*g)?, kind, until(e))
+        }
+        Step::Leave(g, n) => {
+            let group = nth_group(*g)?;
+            let member = *world.state.group(group)?.members.keys().nth(*n)?;
+            Command::RemoveMember { org, group, member }
+        }
+        Step::Report(p, address, same_visit) => {
+            let pair = nth_pair(*p)?;
+            let row = world.state.pair(pair)?;
+            let seen = Seen {
+                address: *address,
+                visit: row.report.map(|report| report.visit.id).filter(|_| *same_visit),
+                fresh_visit: seed,
+            };
+            match hear(row, world.state.shortest_ttl(row), seen, now) {
+                Heard::Heartbeat(_) => return None,
+                Heard::Publish(visit) => Command::Report { pair, address: *address, visit },
+            }
+        }
+        Step::Ttl(p, ttl) => Command::EditPair {
+            org,
+            pair: nth_pair(*p)?,
+            edit: PairEdit { ttl: Ttl::from_secs(*ttl).ok(), ..PairEdit::default() },
+            expected: None,
+        },
+        Step::GroupTtl(g, ttl) => Command::EditGroup {
+            org,
+            group: nth_group(*g)?,
+            edit: GroupEdit { ttl: Some(ttl.and_then(|t| Ttl::from_secs(t).ok())), name: None },
+            expected: None,
+        },
+        Step::Agent(n) => {
+            let invited = world.state.org(org)?.enrolments.iter().copied().nth(*n as usize);
+            match invited {
+                Some(enrolment) => Command::Enrol {
+                    enrolment,
+                    agent: AgentId::from_random(bytes(seed)),
+                    token: hash(seed + 7),
+                    pair: Box::new(new_pair(org, seed, 30)),
+                },
+                None => Command::InviteAgent(Enrolment {
+                    id: EnrolmentId::from_random(bytes(seed)),
+                    org,
+                    name: label("web-1"),
+                    hash: hash(seed + 9),
+                    groups: world.state.org(org)?.groups.values().copied().collect(),
+                    created_at: now,
+                    expires_at: now.saturating_add(std::time::Duration::from_secs(60)),
+                    used_at: None,
+                }),
+            }
+        }
+        Step::RevokeAgent(n) => Command::RevokeAgent { org, agent: nth_agent(*n)? },
+        Step::Wait(_) => return None,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lists_and_followers_always_equal_the_records(
+        steps in prop::collection::vec(any_step(), 1..60),
+    ) {
+        let mut world = World::default();
+        let mut now = at(0);
+        world.run(create_org(1), now).unwrap();
+        let org = OrgId::from_random(bytes(1));
+        for (n, step) in steps.iter().enumerate() {
+            if let Step::Wait(secs) = step {
+                now = now.saturating_add(std::time::Duration::from_secs(*secs));
+            }
+            if let Some(command) = command(&world, org, step, n as u64 + 10, now) {
+                drop(world.run(command, now));
+            }
+            world.check(now);
+        }
+    }
+
+    #[test]
+    fn commands_that_do_not_conflict_may_be_decided_on_the_same_state(
+        steps in prop::collection::vec(any_step(), 1..40),
+        pick in (any_step(), any_step()),
+    ) {
+        let mut world = World::default();
+        world.run(create_org(1), at(0)).unwrap();
+        let org = OrgId::from_random(bytes(1));
+        for (n, step) in steps.iter().enumerate() {
+            if let Some(command) = command(&world, org, step, n as u64 + 10, at(n as u64)) {
+                drop(world.run(command, at(n as u64)));
+            }
+        }
+        let now = at(60);
+        let first = command(&world, org, &pick.0, 1_000, now);
+        let second = command(&world, org, &pick.1, 2_000, now);
+        let (Some(first), Some(second)) = (first, second) else { return Ok(()) };
+        if world.state.footprint(&first).conflicts_with(&world.state.footprint(&second)) {
+            return Ok(());
+        }
+        let together = decide(&world.state, &order(second.clone()), now);
+        let Ok(changes) = decide(&world.state, &order(first), now) else { return Ok(()) };
+        world.commit(&changes, now);
+        let after = decide(&world.state, &order(second), now);
+
+        prop_assert_eq!(together, after);
+    }
+}
+
+/// A world with one org, one group and one pair in it that has reported.
+fn settled() -> (World, OrgId, GroupId, PairId) {
+    let mut world = World::default();
+    world.run(create_org(1), at(0)).unwrap();
+    let org = OrgId::from_random(bytes(1));
+    let group = new_group(org, 2, None);
+    let pair = new_pair(org, 3, 1_600);
+    let (group_id, pair_id) = (group.id, pair.id);
+    world.run(Command::CreateGroup(group), at(0)).unwrap();
+    world.run(Command::CreatePair(pair), at(0)).unwrap();
+    let member = Member {
+        id: MemberId::from_random(bytes(4)),
+        org,
+        group: group_id,
+        kind: MemberKind::Pair(pair_id),
+        expires: Expiry::Never,
+        added_at: at(0),
+    };
+    world.run(Command::AddMember(member), at(0)).unwrap();
+    report(&mut world, pair_id, "203.0.113.1", None, 1).unwrap();
+    (world, org, group_id, pair_id)
+}
+
+fn report(
+    world: &mut World,
+    pair: PairId,
+    address: &str,
+    visit: Option<u64>,
+    secs: u64,
+) -> Result<Heard, Rejection> {
+    let row = world.state.pair(pair).unwrap();
+    let address = address.parse().unwrap();
+    let seen = Seen { address, visit, fresh_visit: secs };
+    let heard = hear(row, world.state.shortest_ttl(row), seen, at(secs));
+    if let Heard::Publish(visit) = heard {
+        world.run(Command::Report { pair, address, visit }, at(secs))?;
+    }
+    Ok(heard)
+}
+
+fn listed(world: &World, group: GroupId, secs: u64) -> Vec<String> {
+    let live = world.state.group(group).unwrap().list.live_at(at(secs));
+    live.map(|(network, _)| network.to_string()).collect()
+}
+
+#[test]
+fn a_heartbeat_is_published_once_in_a_sixteenth_of_the_lifetime() {
+    let (mut world, _, _, pair) = settled();
+
+    assert!(matches!(report(&mut world, pair, "203.0.113.1", None, 100), Ok(Heard::Heartbeat(_))));
+    assert!(matches!(report(&mut world, pair, "203.0.113.1", None, 101), Ok(Heard::Publish(_))));
+    assert!(matches!(report(&mut world, pair, "203.0.113.1", None, 200), Ok(Heard::Heartbeat(_))));
+}
+
+#[test]
+fn another_address_replaces_both_families() {
+    let (mut world, _, group, pair) = settled();
+    let visit = world.state.pair(pair).unwrap().report.unwrap().visit.id;
+    report(&mut world, pair, "2001:db8::1", Some(visit), 2).unwrap();
+    assert_eq!(listed(&world, group, 2), ["203.0.113.1/32", "2001:db8::1/128"]);
+
+    report(&mut world, pair, "203.0.113.2", None, 200).unwrap();
+
+    assert_eq!(listed(&world, group, 200), ["203.0.113.2/32"]);
+}
+
+#[test]
+fn a_visit_is_joined_within_a_minute_only() {
+    let (mut world, _, group, pair) = settled();
+    let visit = world.state.pair(pair).unwrap().report.unwrap().visit.id;
+
+    report(&mut world, pair, "2001:db8::1", Some(visit), 61).unwrap();
+
+    assert_eq!(listed(&world, group, 61), ["2001:db8::1/128"]);
+}
+
+#[test]
+fn reports_over_one_family_leave_the_other_where_it_is_and_lengthen_it_not() {
+    let (mut world, _, group, pair) = settled();
+    let visit = world.state.pair(pair).unwrap().report.unwrap().visit.id;
+    report(&mut world, pair, "2001:db8::1", Some(visit), 2).unwrap();
+
+    report(&mut world, pair, "203.0.113.1", None, 1_500).unwrap();
+
+    assert_eq!(listed(&world, group, 1_501), ["203.0.113.1/32", "2001:db8::1/128"]);
+    assert_eq!(listed(&world, group, 1_602), ["203.0.113.1/32"]);
+}
+
+#[test]
+fn addresses_that_no_peer_can_have_are_refused() {
+    let (mut world, _, _, pair) = settled();
+
+    for address in ["0.0.0.0", "127.0.0.1", "::1", "224.0.0.1", "169.254.1.1", "fe80::1"] {
+        let error = report(&mut world, pair, address, None, 300).unwrap_err();
+        assert!(matches!(error, Rejection::Invalid { field: "address", .. }), "{address}");
+    }
+}
+
+#[test]
+fn a_deleted_pair_is_off_every_list_and_can_report_no_more() {
+    let (mut world, org, group, pair) = settled();
+
+    world.run(Command::DeletePair { org, pair, expected: None }, at(5)).unwrap();
+
+    assert!(listed(&world, group, 5).is_empty());
+    let address = "203.0.113.1".parse().unwrap();
+    let visit = Visit { id: 1, began: at(6) };
+    let again = world.run(Command::Report { pair, address, visit }, at(6));
+    assert_eq!(again.unwrap_err(), Rejection::NotFound);
+    assert_eq!(world.state.pair(pair).unwrap().record.name, label("pair"));
+}
+
+#[test]
+fn an_order_of_another_org_finds_nothing() {
+    let (mut world, org, group, pair) = settled();
+    world.run(create_org(50), at(0)).unwrap();
+    let other = OrgId::from_random(bytes(50));
+    let key = minted(org, vec![]);
+    let key_id = key.id;
+    world.run(Command::MintKey(key), at(0)).unwrap();
+    let member = *world.state.group(group).unwrap().members.keys().next().unwrap();
+    let foreign = Member {
+        id: MemberId::from_random(bytes(60)),
+        org: other,
+        group,
+        kind: MemberKind::Pair(pair),
+        expires: Expiry::Never,
+        added_at: at(0),
+    };
+
+    for command in [
+        Command::RevokeKey { org: other, key: key_id },
+        Command::EditPair { org: other, pair, edit: PairEdit::default(), expected: None },
+        Command::DeletePair { org: other, pair, expected: None },
+        Command::EditGroup { org: other, group, edit: GroupEdit::default(), expected: None },
+        Command::DeleteGroup { org: other, group, expected: None },
+        Command::RemoveMember { org: other, group, member },
+        Command::AddMember(foreign),
+        Command::MintKey(minted(other, vec![Origin::Pair(pair)])),
+    ] {
+        let shown = format!("{command:?}");
+        assert_eq!(world.run(command, at(1)).unwrap_err(), Rejection::NotFound, "{shown}");
+    }
+}
+
+fn minted(org: OrgId, origins: Vec<Origin>) -> Key {
+    Key {
+        id: KeyId::from_random(bytes(70)),
+        org,
+        name: label("key"),
+        hash: hash(70),
+        scopes: ScopeSet::ALL,
+        origins,
+        created_at: at(0),
+        expires: Expiry::At(at(1_000)),
+        revoked_at: None,
+    }
+}
+
+#[test]
+fn a_key_without_origins_works_from_nowhere() {
+    let (mut world, org, _, _) = settled();
+    let key = minted(org, vec![]);
+    let credential = Credential::Key(org, key.id);
+    world.run(Command::MintKey(key), at(0)).unwrap();
+
+    let standing = world.state.standing(credential, "203.0.113.1".parse().unwrap(), at(1));
+
+    assert_eq!(standing, Standing::ForbiddenOrigin);
+}
+
+#[test]
+fn a_key_locked_to_a_pair_follows_it_and_dies_when_it_goes_stale() {
+    let (mut world, org, _, pair) = settled();
+    let key = Key { expires: Expiry::Never, ..minted(org, vec![Origin::Pair(pair)]) };
+    let credential = Credential::Key(org, key.id);
+    world.run(Command::MintKey(key), at(0)).unwrap();
+    let (old, new) = ("203.0.113.1".parse().unwrap(), "203.0.113.2".parse().unwrap());
+
+    assert_eq!(world.state.standing(credential, old, at(1_600)), Standing::Good);
+    assert_eq!(world.state.standing(credential, old, at(1_601)), Standing::ForbiddenOrigin);
+
+    report(&mut world, pair, "203.0.113.2", None, 1_700).unwrap();
+
+    assert_eq!(world.state.standing(credential, new, at(1_701)), Standing::Good);
+    assert_eq!(world.state.standing(credential, old, at(1_701)), Standing::ForbiddenOrigin);
+}
+
+#[test]
+fn revoked_and_expired_keys_are_as_unknown_ones() {
+    let (mut world, org, _, _) = settled();
+    let key = minted(org, vec![Origin::Network("203.0.113.0/24".parse().unwrap())]);
+    let credential = Credential::Key(org, key.id);
+    let revoke = Command::RevokeKey { org, key: key.id };
+    world.run(Command::MintKey(key), at(0)).unwrap();
+    let from = "203.0.113.1".parse().unwrap();
+
+    assert_eq!(world.state.standing(credential, from, at(999)), Standing::Good);
+    assert_eq!(world.state.standing(credential, from, at(1_000)), Standing::Unknown);
+    assert!(world.run(revoke.clone(), at(5)).unwrap().access);
+    assert_eq!(world.state.standing(credential, from, at(6)), Standing::Unknown);
+    assert_eq!(world.run(revoke, at(7)).unwrap(), Resolved::default());
+}
+
+#[test]
+fn an_invitation_is_good_for_one_agent_and_for_its_time() {
+    let (mut world, org, group, _) = settled();
+    let invitation = |seed| Enrolment {
+        id: EnrolmentId::from_random(bytes(seed)),
+        org,
+        name: label("web-1"),
+        hash: hash(seed),
+        groups: [group].into(),
+        created_at: at(0),
+        expires_at: at(100),
+        used_at: None,
+    };
+    let enrol = |invited: u64, seed| Command::Enrol {
+        enrolment: EnrolmentId::from_random(bytes(invited)),
+        agent: AgentId::from_random(bytes(seed)),
+        token: hash(seed + 1),
+        pair: Box::new(new_pair(org, seed, 60)),
+    };
+    world.run(Command::InviteAgent(invitation(80)), at(0)).unwrap();
+    world.run(Command::InviteAgent(invitation(81)), at(0)).unwrap();
+
+    world.run(enrol(80, 90), at(99)).unwrap();
+
+    assert_eq!(world.run(enrol(80, 100), at(99)).unwrap_err(), Rejection::NotFound);
+    assert_eq!(world.run(enrol(81, 110), at(100)).unwrap_err(), Rejection::NotFound);
+    let agent = world.state.agents_of(org).next().unwrap();
+    assert_eq!(agent.groups, [group].into());
+    assert_eq!(world.state.pair(agent.pair).unwrap().record.name, label("web-1"));
+}
+
+#[test]
+fn a_stale_edit_is_refused() {
+    let (mut world, org, group, pair) = settled();
+    let seen = world.state.pair(pair).unwrap().revision;
+    let edit = |name: &str, expected| Command::EditPair {
+        org,
+        pair,
+        edit: PairEdit { name: Some(label(name)), ..PairEdit::default() },
+        expected,
+    };
+    world.run(edit("first", Some(seen)), at(5)).unwrap();
+
+    assert_eq!(world.run(edit("second", Some(seen)), at(6)).unwrap_err(), Rejection::Changed);
+    let gone = Command::DeleteGroup { org, group, expected: Some(Revision(0)) };
+    assert_eq!(world.run(gone, at(7)).unwrap_err(), Rejection::Changed);
+}
+
+#[test]
+fn every_change_has_its_audit_record() {
+    let (world, org, _, pair) = settled();
+    let edit = PairEdit { name: Some(label("other")), ..PairEdit::default() };
+    let command = Command::EditPair { org, pair, edit, expected: None };
+
+    let changes = decide(&world.state, &order(command), at(9)).unwrap();
+
+    let Some(Change::Record(record)) = changes.last() else { panic!("no record: {changes:?}") };
+    assert_eq!((record.org, record.at, record.actor), (org, at(9), Actor::Operator));
+}
