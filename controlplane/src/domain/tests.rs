@@ -195,6 +195,19 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+/// Two pairs in two groups, so that the random steps have something to meet.
+fn beginning() -> Vec<Step> {
+    vec![
+        Step::Pair,
+        Step::Pair,
+        Step::Group,
+        Step::Group,
+        Step::Join(0, 0, None),
+        Step::Join(0, 1, None),
+        Step::Join(1, 0, Some(50)),
+    ]
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => Just(Step::Pair),
@@ -302,7 +315,7 @@ proptest! {
         let mut now = at(0);
         world.run(create_org(1), now).unwrap();
         let org = OrgId::from_random(bytes(1));
-        for (n, step) in steps.iter().enumerate() {
+        for (n, step) in beginning().iter().chain(&steps).enumerate() {
             if let Step::Wait(secs) = step {
                 now = now.saturating_add(std::time::Duration::from_secs(*secs));
             }
@@ -321,7 +334,7 @@ proptest! {
         let mut world = World::default();
         world.run(create_org(1), at(0)).unwrap();
         let org = OrgId::from_random(bytes(1));
-        for (n, step) in steps.iter().enumerate() {
+        for (n, step) in beginning().iter().chain(&steps).enumerate() {
             if let Some(command) = command(&world, org, step, n as u64 + 10, at(n as u64)) {
                 drop(world.run(command, at(n as u64)));
             }
