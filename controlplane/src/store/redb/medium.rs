@@ -1,0 +1,269 @@
+//! The only place that speaks to the crate `redb`.
+//!
+//! Layout: a table for each [`Table`], from id to `(revision, value)`, and a table `meta` with the
+//! schema, the epoch, the last revision and the high-water time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use postern_shared::ids::Epoch;
+use postern_shared::position::Revision;
+use postern_shared::time::Timestamp;
+use redb::{
+    Builder, Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    StorageBackend, TableDefinition, WriteTransaction,
+};
+
+use super::OpenFailure;
+use super::migrate::{Step, migrate};
+use crate::failpoint;
+use crate::store::batch::{self, Judged};
+use crate::store::{BoxError, Item, Key, Operation, Order, Record, Scan, Sink, StoreError, Table};
+
+pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+const EPOCH: &str = "epoch";
+const REVISION: &str = "revision";
+const HIGH_WATER: &str = "high_water";
+
+/// Whether each commit also stores which pages are free.
+const QUICK_REPAIR: bool = false;
+
+/// What is stored for a key: the revision that wrote it, and the value.
+type Row = (u64, &'static [u8]);
+
+/// The table of the file that holds the records of `table`.
+pub(super) const fn rows(table: Table) -> TableDefinition<'static, &'static [u8], Row> {
+    TableDefinition::new(table.name())
+}
+
+/// An open file, or whatever else `redb` can write to.
+#[derive(Debug)]
+pub(super) struct Medium {
+    database: Database,
+    meta: Meta,
+}
+
+/// What the table `meta` says.
+#[derive(Debug, Clone, Copy)]
+struct Meta {
+    epoch: Epoch,
+    revision: Revision,
+    high_water: Timestamp,
+}
+
+impl Medium {
+    /// Lays out an empty store on an empty backend.
+    pub(super) fn create(
+        backend: impl StorageBackend,
+        cache_bytes: usize,
+        steps: &[Step],
+        epoch: Epoch,
+    ) -> Result<Medium, OpenFailure> {
+        let database = open_database(backend, cache_bytes)?;
+        let write = begin_write(&database).map_err(OpenFailure::Damaged)?;
+        migrate(&write, steps)?;
+        let meta = Meta { epoch, revision: Revision::default(), high_water: Timestamp::EPOCH };
+        meta.write(&write).and_then(|()| Ok(write.commit()?)).map_err(OpenFailure::Damaged)?;
+        Ok(Medium { database, meta })
+    }
+
+    /// Checks all of a store, repairs what a crash has left, and migrates it.
+    pub(super) fn open(
+        backend: impl StorageBackend,
+        cache_bytes: usize,
+        steps: &[Step],
+    ) -> Result<Medium, OpenFailure> {
+        // `redb` would lay out a new store there, and everything would seem to be revoked.
+        if backend.len()? == 0 {
+            return Err(damaged("it is empty"));
+        }
+        let database = open_database(backend, cache_bytes)?;
+        let read = database.begin_read().map_err(damaged)?;
+        // Without these the file is not one of ours, and the steps must not run.
+        Meta::read(&read).map_err(OpenFailure::Damaged)?;
+        drop(read);
+        let write = begin_write(&database).map_err(OpenFailure::Damaged)?;
+        if migrate(&write, steps)? {
+            write.commit().map_err(damaged)?;
+        } else {
+            write.abort().map_err(damaged)?;
+        }
+        let read = database.begin_read().map_err(damaged)?;
+        let meta = Meta::read(&read).map_err(OpenFailure::Damaged)?;
+        Ok(Medium { database, meta })
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.meta.epoch
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.meta.revision
+    }
+
+    pub(super) fn high_water(&self) -> Timestamp {
+        self.meta.high_water
+    }
+
+    pub(super) fn replace_epoch(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        let meta = Meta { epoch, ..self.meta };
+        begin_write(&self.database)
+            .and_then(|write| meta.write(&write).and_then(|()| Ok(write.commit()?)))
+            .map_err(StoreError::fatal("replace the epoch"))?;
+        self.meta = meta;
+        Ok(())
+    }
+
+    pub(super) fn load(&self, sink: &mut Sink<'_>) -> Result<Revision, StoreError> {
+        let fatal = StoreError::fatal::<BoxError>;
+        let read = self.database.begin_read().map_err(|error| fatal("load")(error.into()))?;
+        let revision = Meta::read(&read).map_err(fatal("load"))?.revision;
+        for table in Table::ALL.iter().filter(|table| table.is_resident()) {
+            let stored = read.open_table(rows(*table)).map_err(|e| fatal("load")(e.into()))?;
+            for row in stored.iter().map_err(|error| fatal("load")(error.into()))? {
+                let (id, row) = row.map_err(|error| fatal("load")(error.into()))?;
+                let record = record(*table, id.value(), row.value());
+                let key = record.key.clone();
+                sink(record).map_err(|source| StoreError::Unreadable { key, source })?;
+            }
+        }
+        Ok(revision)
+    }
+
+    pub(super) fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, StoreError> {
+        if scan.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.scan_rows(scan).map_err(StoreError::fatal("scan"))
+    }
+
+    fn scan_rows(&self, scan: Scan<'_>) -> Result<Vec<Record>, BoxError> {
+        let stored = self.database.begin_read()?.open_table(rows(scan.table))?;
+        let found = stored.range::<&[u8]>((scan.from, scan.to))?.map(|row| {
+            let (id, row) = row?;
+            Ok(record(scan.table, id.value(), row.value()))
+        });
+        match scan.order {
+            Order::Ascending => found.take(scan.records_max()).collect(),
+            Order::Descending => found.rev().take(scan.records_max()).collect(),
+        }
+    }
+
+    /// Decides on each item of a batch, against the last commit.
+    pub(super) fn judge(&self, items: &[Item]) -> Result<Judged, StoreError> {
+        let read =
+            self.database.begin_read().map_err(StoreError::fatal("look up what is stored"))?;
+        let mut lookup = Lookup { read, tables: BTreeMap::new() };
+        batch::judge(items, |key| {
+            lookup.revision_of(key).map_err(StoreError::fatal("look up what is stored"))
+        })
+    }
+
+    /// Makes the operations durable in one commit, and returns its revision.
+    pub(super) fn write(
+        &mut self,
+        operations: &[Operation],
+        now: Timestamp,
+    ) -> Result<Revision, StoreError> {
+        let meta = Meta {
+            revision: Revision(self.meta.revision.0 + 1),
+            high_water: self.meta.high_water.max(now),
+            ..self.meta
+        };
+        self.commit(operations, &meta).map_err(StoreError::fatal("commit"))?;
+        self.meta = meta;
+        Ok(meta.revision)
+    }
+
+    fn commit(&self, operations: &[Operation], meta: &Meta) -> Result<(), BoxError> {
+        let write = begin_write(&self.database)?;
+        for of_one_table in operations.chunk_by(|a, b| a.key().table == b.key().table) {
+            let mut stored = write.open_table(rows(of_one_table[0].key().table))?;
+            for operation in of_one_table {
+                match operation {
+                    Operation::Put(key, value) => {
+                        stored.insert(key.id.as_slice(), (meta.revision.0, value.as_slice()))?;
+                    }
+                    Operation::Delete(key) => {
+                        stored.remove(key.id.as_slice())?;
+                    }
+                }
+            }
+        }
+        meta.write(&write)?;
+        failpoint::reach("store::before_commit")?;
+        write.commit()?;
+        failpoint::reach("store::after_commit")?;
+        Ok(())
+    }
+}
+
+impl Meta {
+    fn read(read: &ReadTransaction) -> Result<Meta, BoxError> {
+        let meta = read.open_table(META)?;
+        let get = |name: &'static str| {
+            meta.get(name)?.ok_or_else(|| BoxError::from(format!("`{name}` is missing")))
+        };
+        let epoch = std::str::from_utf8(get(EPOCH)?.value())?.parse()?;
+        let revision = Revision(u64::from_le_bytes(get(REVISION)?.value().try_into()?));
+        let high_water = u64::from_le_bytes(get(HIGH_WATER)?.value().try_into()?);
+        Ok(Meta { epoch, revision, high_water: Timestamp::from_unix_ms(high_water)? })
+    }
+
+    fn write(&self, write: &WriteTransaction) -> Result<(), BoxError> {
+        let mut meta = write.open_table(META)?;
+        meta.insert(EPOCH, self.epoch.to_string().as_bytes())?;
+        meta.insert(REVISION, self.revision.0.to_le_bytes().as_slice())?;
+        meta.insert(HIGH_WATER, self.high_water.unix_ms().to_le_bytes().as_slice())?;
+        Ok(())
+    }
+}
+
+/// Finds revisions in one snapshot; opens each table once.
+struct Lookup {
+    read: ReadTransaction,
+    tables: BTreeMap<Table, ReadOnlyTable<&'static [u8], Row>>,
+}
+
+impl Lookup {
+    fn revision_of(&mut self, key: &Key) -> Result<Option<Revision>, BoxError> {
+        if !self.tables.contains_key(&key.table) {
+            self.tables.insert(key.table, self.read.open_table(rows(key.table))?);
+        }
+        let row = self.tables[&key.table].get(key.id.as_slice())?;
+        Ok(row.map(|row| Revision(row.value().0)))
+    }
+}
+
+fn open_database(
+    backend: impl StorageBackend,
+    cache_bytes: usize,
+) -> Result<Database, OpenFailure> {
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_repaired);
+    let database = Builder::new()
+        .set_cache_size(cache_bytes)
+        .set_check_integrity_on_open(true)
+        .set_repair_callback(move |_| seen.store(true, Ordering::Relaxed))
+        .create_with_backend(backend)?;
+    if is_repaired.load(Ordering::Relaxed) {
+        tracing::warn!("the store was not closed cleanly; it was checked and repaired");
+    }
+    Ok(database)
+}
+
+fn begin_write(database: &Database) -> Result<WriteTransaction, BoxError> {
+    let mut write = database.begin_write()?;
+    write.set_durability(Durability::Immediate)?;
+    write.set_quick_repair(QUICK_REPAIR);
+    Ok(write)
+}
+
+fn record(table: Table, id: &[u8], (revision, value): (u64, &[u8])) -> Record {
+    Record { key: Key::new(table, id), revision: Revision(revision), value: value.to_owned() }
+}
+
+fn damaged(error: impl Into<BoxError>) -> OpenFailure {
+    OpenFailure::Damaged(error.into())
+}
