@@ -1,5 +1,10 @@
-//! The control plane of Postern.
+//! The control plane of Postern: tracks reported addresses, resolves them into one allowlist per
+//! group, and tells whoever follows.
 
+pub mod chance;
+pub mod clock;
 pub mod domain;
+pub mod engine;
 mod failpoint;
+pub mod feed;
 pub mod store;

@@ -19,6 +19,7 @@ pub enum Change {
     PutPair(Pair),
     PutReport(Report),
     PutGroup(Group),
+    /// The group's members go with it.
     DeleteGroup(GroupId),
     PutMember(Member),
     DeleteMember(GroupId, MemberId),

@@ -73,6 +73,8 @@ pub struct GroupEdit {
 const GROUPS_MAX: usize = 10_000;
 /// Most members that a group may have.
 const MEMBERS_MAX: usize = 100_000;
+/// Most groups that a pair may be a member of.
+const MEMBERSHIPS_MAX: usize = 256;
 
 pub(super) fn create(state: &State, group: &Group) -> Result<Decision, Rejection> {
     let org = state.org_row(group.org)?;
@@ -109,6 +111,8 @@ pub(super) fn edit(
     Ok(Decision::new(event, [Change::PutGroup(group)]))
 }
 
+/// Members go with their group, without a change of their own; agents may keep the id of a group
+/// that is gone, since ids are never given again.
 pub(super) fn delete(
     state: &State,
     org: OrgId,
@@ -119,16 +123,8 @@ pub(super) fn delete(
     if expected.is_some_and(|expected| expected != row.revision) {
         return Err(Rejection::Changed);
     }
-    let mut changes: Vec<Change> =
-        row.members.keys().map(|member| Change::DeleteMember(id, *member)).collect();
-    changes.push(Change::DeleteGroup(id));
-    for agent in state.agents_of(org).filter(|agent| agent.groups.contains(&id)) {
-        let mut without = agent.clone();
-        without.groups.remove(&id);
-        changes.push(Change::PutAgent(without));
-    }
     let event = Event::GroupDeleted { group: id, name: row.record.name.clone() };
-    Ok(Decision::new(event, changes))
+    Ok(Decision::new(event, [Change::DeleteGroup(id)]))
 }
 
 pub(super) fn add_member(state: &State, member: &Member) -> Result<Decision, Rejection> {
@@ -139,6 +135,9 @@ pub(super) fn add_member(state: &State, member: &Member) -> Result<Decision, Rej
     let name = match &member.kind {
         MemberKind::Pair(pair) => {
             let pair_row = state.live_pair(member.org, *pair)?;
+            if MEMBERSHIPS_MAX <= pair_row.memberships.len() {
+                return Err(Rejection::Limit { what: "groups of a pair", max: MEMBERSHIPS_MAX });
+            }
             if pair_row.memberships.contains_key(&member.group) {
                 return Err(Rejection::Conflict("the pair is a member of the group already"));
             }

@@ -227,6 +227,7 @@ impl State {
             Some(row) => {
                 row.record = group.clone();
                 row.revision = revision;
+                row.record_revision = revision;
                 let networks = row.sources.keys().copied();
                 touched.networks.entry(group.id).or_default().extend(networks);
             }
@@ -241,6 +242,13 @@ impl State {
     fn delete_group(&mut self, id: GroupId, touched: &mut Touched) {
         if let Some(row) = self.groups.remove(&id) {
             self.with_org(row.record.org, |org| org.groups.remove(&row.record.number));
+            for member in row.members.values() {
+                if let MemberKind::Pair(pair) = &member.record.kind
+                    && let Some(pair) = self.pairs.get_mut(pair)
+                {
+                    pair.memberships.remove(&id);
+                }
+            }
             touched.networks.remove(&id);
             touched.gone.insert(id);
             touched.access = true;
@@ -340,6 +348,7 @@ impl GroupRow {
         GroupRow {
             record,
             revision,
+            record_revision: revision,
             members: BTreeMap::new(),
             list: Allowlist::new(),
             list_revision: revision,

@@ -89,6 +89,8 @@ pub struct GroupRow {
     pub record: Group,
     /// The commit that last wrote the record or a member.
     pub revision: Revision,
+    /// The commit that last wrote the record itself.
+    pub record_revision: Revision,
     /// Its members.
     pub members: BTreeMap<MemberId, Row<Member>>,
     /// What it allows.
@@ -177,6 +179,11 @@ impl State {
     /// An invitation, used or not.
     pub fn enrolment(&self, id: EnrolmentId) -> Option<&Enrolment> {
         self.enrolments.get(&id).map(|row| &row.record)
+    }
+
+    /// An invitation with its revision, used or not.
+    pub fn enrolment_row(&self, id: EnrolmentId) -> Option<&Row<Enrolment>> {
+        self.enrolments.get(&id)
     }
 
     /// Whom a secret belongs to. Dead secrets of deleted pairs and revoked keys are found, too:

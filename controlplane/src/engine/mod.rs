@@ -1,0 +1,202 @@
+//! The single writer: decides, makes durable, applies, publishes, answers.
+//!
+//! Orders queue up while a commit is under way; the next commit takes all of them that do not
+//! conflict with one another, so each is decided on committed state and the cost of the disk is
+//! shared. Nobody sees a change, and no caller is answered, before it is durable.
+
+mod records;
+mod writer;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use postern_shared::ids::Epoch;
+use postern_shared::position::Revision;
+use postern_shared::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::records::{ChainLink, RecordError};
+use crate::chance::Chance;
+use crate::clock::Clock;
+use crate::domain::{Board, Order, Rejection, State};
+use crate::feed::Feed;
+use crate::store::{Store, StoreError};
+
+/// Most orders that wait for the writer; what comes on top is told to come back.
+pub const ORDERS_WAITING_MAX: usize = 4_096;
+
+/// The way to the writer, and to everything that it keeps up to date. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    jobs: mpsc::Sender<Job>,
+    hub: Arc<Hub>,
+}
+
+/// What the writer keeps up to date for everybody else.
+struct Hub {
+    state: RwLock<State>,
+    feed: Feed,
+    board: Mutex<Board>,
+    epoch: RwLock<Epoch>,
+    access: watch::Sender<u64>,
+    receipts: watch::Sender<u64>,
+    stopped: watch::Sender<Option<Stopped>>,
+    clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
+}
+
+/// Why the writer has ended. There is no way on but a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to, and everything acknowledged is durable.
+    Asked,
+    /// The store failed; what was not acknowledged may or may not be durable.
+    StoreFailed,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// The commit that made it durable; the newest one when nothing had to change.
+    pub revision: Revision,
+    /// The plane's time of the decision.
+    pub at: Timestamp,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// A rule of the product says no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Too many orders are waiting; nothing has changed.
+    #[error("the control plane is busy; try again")]
+    Busy,
+    /// The disk is almost full; nothing has changed.
+    #[error("the control plane's disk is almost full; only revocations are taken")]
+    DiskFull,
+    /// The writer has ended; the order may or may not be durable.
+    #[error("the control plane is stopping")]
+    Stopped,
+}
+
+/// Why the engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be read.
+    #[error("the store cannot be loaded")]
+    Store(#[from] StoreError),
+    /// A thread cannot be started.
+    #[error("the writer's thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+enum Job {
+    Order(Box<Order>, oneshot::Sender<Result<Done, Refused>>),
+    ReplaceEpoch { held: Epoch, done: oneshot::Sender<()> },
+    Stop,
+}
+
+impl Engine {
+    /// Loads the store and starts the writer on a thread of its own. Blocks while loading.
+    pub fn start(
+        store: Box<dyn Store>,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+    ) -> Result<(Engine, JoinHandle<()>), StartError> {
+        let (state, orphans, link) = records::load(store.as_ref(), clock.now())?;
+        let hub = Arc::new(Hub {
+            state: RwLock::new(state),
+            feed: Feed::default(),
+            board: Mutex::default(),
+            epoch: RwLock::new(store.epoch()),
+            access: watch::Sender::new(0),
+            receipts: watch::Sender::new(0),
+            stopped: watch::Sender::new(None),
+            clock,
+            chance,
+        });
+        let (jobs, queue) = mpsc::channel(ORDERS_WAITING_MAX);
+        let writer = writer::Writer::new(store, Arc::clone(&hub), orphans, link);
+        let thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(StartError::Thread)?;
+        Ok((Engine { jobs, hub }, thread))
+    }
+
+    /// Has an order carried out, and answers when it is durable and visible.
+    pub async fn submit(&self, order: Order) -> Result<Done, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.jobs.try_send(Job::Order(Box::new(order), answer)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Busy,
+            mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+        })?;
+        answered.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    /// Reads the committed state. Hold it for as long as a look-up takes, never across an await.
+    pub fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.hub.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What changed of each list.
+    pub fn feed(&self) -> &Feed {
+        &self.hub.feed
+    }
+
+    /// What agents say is in force.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.hub.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the board has changed.
+    pub fn board_changed(&self) {
+        self.hub.receipts.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Moves whenever the board has changed.
+    pub fn watch_board(&self) -> watch::Receiver<u64> {
+        self.hub.receipts.subscribe()
+    }
+
+    /// Moves whenever anybody's rights may have changed: whoever holds a connection open for a
+    /// credential must ask again whether it may.
+    pub fn watch_access(&self) -> watch::Receiver<u64> {
+        self.hub.access.subscribe()
+    }
+
+    /// Becomes `Some` when the writer has ended.
+    pub fn watch_stopped(&self) -> watch::Receiver<Option<Stopped>> {
+        self.hub.stopped.subscribe()
+    }
+
+    /// The life of the store.
+    pub fn epoch(&self) -> Epoch {
+        *self.hub.epoch.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a new epoch, unless somebody else has since `held` was read: the store was found to
+    /// be older than what its followers know.
+    pub async fn replace_epoch(&self, held: Epoch) {
+        let (done, answered) = oneshot::channel();
+        if self.jobs.send(Job::ReplaceEpoch { held, done }).await.is_ok() {
+            drop(answered.await);
+        }
+    }
+
+    /// The plane's time.
+    pub fn now(&self) -> Timestamp {
+        self.hub.clock.now()
+    }
+
+    /// The source of ids and secrets.
+    pub fn chance(&self) -> &dyn Chance {
+        self.hub.chance.as_ref()
+    }
+
+    /// Ends the writer after everything that waits for it.
+    pub async fn stop(&self) {
+        drop(self.jobs.send(Job::Stop).await);
+    }
+}

@@ -1,0 +1,252 @@
+//! Between changes and stored records.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use postern_shared::ids::{GroupId, MemberId};
+use postern_shared::position::Revision;
+use postern_shared::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::domain::{
+    Agent, AuditRecord, Change, Enrolment, Group, Key as ApiKey, Member, Org, Pair, Report, State,
+    Touched, User,
+};
+use crate::store::{
+    CodecError, Item, Key, Operation, Order, Precondition, Record, Scan, Store, StoreError, Table,
+    Versioned, decode, encode,
+};
+
+/// One link of a writer's chain over the audit: it hashes the hashes of the records of one
+/// commit and the link before, so that no record can be changed, taken out or moved unnoticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainLink {
+    /// The place in the chain, from 1 up.
+    pub number: u64,
+    /// When the commit was made.
+    pub at: Timestamp,
+    /// The hash of the link before; zeros for the first.
+    pub previous: [u8; 32],
+    /// SHA-256 of each record of the commit as it is stored, in order.
+    pub records: Vec<[u8; 32]>,
+}
+
+/// A stored record that does not fit its table.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Its bytes cannot be read.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// It lies in a table that this version does not know what to do with.
+    #[error("nothing is known of records in the table `{}`", .0.name())]
+    Table(Table),
+}
+
+macro_rules! versioned {
+    ($($record:ty)*) => {$(
+        impl Versioned for $record {
+            const VERSION: u8 = 1;
+        }
+    )*};
+}
+
+versioned!(Org User ApiKey Pair Report Group Member Agent Enrolment AuditRecord ChainLink);
+
+/// The writer's chain has this lane in its keys, so that a store with other writers has room for
+/// theirs.
+const LANE: [u8; 2] = [0, 0];
+
+impl ChainLink {
+    /// The hash that the next link carries.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(encode(self)).into()
+    }
+
+    /// The link behind `last` over the given stored records.
+    pub(super) fn after(last: Option<&ChainLink>, at: Timestamp, records: Vec<[u8; 32]>) -> Self {
+        ChainLink {
+            number: last.map_or(1, |last| last.number + 1),
+            at,
+            previous: last.map_or([0; 32], ChainLink::hash),
+            records,
+        }
+    }
+
+    pub(super) fn item(&self) -> Item {
+        let key = Key::new(Table::Chain, [&LANE[..], &self.number.to_be_bytes()].concat());
+        Item {
+            preconditions: vec![Precondition::Absent(key.clone())],
+            operations: vec![Operation::Put(key, encode(self))],
+        }
+    }
+}
+
+/// Loads every record; answers the state, the members whose group is gone, and the chain's end.
+pub(super) fn load(
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<(State, Vec<Key>, Option<ChainLink>), StoreError> {
+    let mut loaded: BTreeMap<Table, Vec<Record>> = BTreeMap::new();
+    let revision = store.load(&mut |record| {
+        loaded.entry(record.key.table).or_default().push(record);
+        Ok(())
+    })?;
+    let (mut state, mut orphans, mut touched) = (State::new(), Vec::new(), Touched::default());
+    for table in ORDER {
+        for record in loaded.remove(table).unwrap_or_default() {
+            let change = read(&record).map_err(|source| unreadable(record.key.clone(), source))?;
+            if let Change::PutMember(member) = &change
+                && state.group(member.group).is_none()
+            {
+                orphans.push(record.key);
+            } else {
+                state.apply(&change, record.revision, &mut touched);
+            }
+        }
+    }
+    state.resolve(touched, revision, now);
+    state.loaded_at(revision);
+    Ok((state, orphans, last_link(store)?))
+}
+
+/// The tables in the order in which their records build on one another.
+const ORDER: &[Table] = &[
+    Table::Orgs,
+    Table::Users,
+    Table::Groups,
+    Table::Pairs,
+    Table::Reports,
+    Table::Members,
+    Table::Keys,
+    Table::Agents,
+    Table::Enrolments,
+];
+
+fn unreadable(key: Key, source: RecordError) -> StoreError {
+    StoreError::Unreadable { key, source: Box::new(source) }
+}
+
+fn last_link(store: &dyn Store) -> Result<Option<ChainLink>, StoreError> {
+    let newest = store.scan(Scan {
+        table: Table::Chain,
+        from: Bound::Unbounded,
+        to: Bound::Unbounded,
+        order: Order::Descending,
+        limit: 1,
+    })?;
+    let read = |record: Record| {
+        decode(&record.value).map_err(|source| unreadable(record.key, RecordError::Codec(source)))
+    };
+    newest.into_iter().next().map(read).transpose()
+}
+
+fn read(record: &Record) -> Result<Change, RecordError> {
+    let bytes = &record.value;
+    Ok(match record.key.table {
+        Table::Orgs => Change::PutOrg(decode(bytes)?),
+        Table::Users => Change::PutUser(decode(bytes)?),
+        Table::Keys => Change::PutKey(decode(bytes)?),
+        Table::Pairs => Change::PutPair(decode(bytes)?),
+        Table::Reports => Change::PutReport(decode(bytes)?),
+        Table::Groups => Change::PutGroup(decode(bytes)?),
+        Table::Members => Change::PutMember(decode(bytes)?),
+        Table::Agents => Change::PutAgent(decode(bytes)?),
+        Table::Enrolments => Change::PutEnrolment(decode(bytes)?),
+        other @ (Table::Counters
+        | Table::Unique
+        | Table::Audit
+        | Table::Chain
+        | Table::Settings) => return Err(RecordError::Table(other)),
+    })
+}
+
+/// Turns the changes of one order into one item: each record with the revision that it was
+/// decided on, so that another writer's change in between is noticed. Audit records get their
+/// place `number` in the chain and the next `index` in it; their hashes are added to `hashes`.
+pub(super) fn item(
+    state: &State,
+    changes: &[Change],
+    number: u64,
+    hashes: &mut Vec<[u8; 32]>,
+) -> Item {
+    let mut item = Item::default();
+    for change in changes {
+        let (operation, revision) = if let Change::Record(record) = change {
+            let value = encode(record);
+            let index = u32::try_from(hashes.len()).expect("a commit has fewer records");
+            hashes.push(Sha256::digest(&value).into());
+            let place =
+                [&record.org.as_bytes()[..], &LANE, &number.to_be_bytes(), &index.to_be_bytes()];
+            (Operation::Put(Key::new(Table::Audit, place.concat()), value), None)
+        } else {
+            operation(state, change)
+        };
+        let key = operation.key().clone();
+        item.preconditions.push(match revision {
+            Some(revision) => Precondition::AtRevision(key, revision),
+            None => Precondition::Absent(key),
+        });
+        item.operations.push(operation);
+    }
+    item
+}
+
+/// The operation of a change, with the revision of the record that it replaces.
+fn operation(state: &State, change: &Change) -> (Operation, Option<Revision>) {
+    let put = |table, id: &[u8; 16], value| Operation::Put(Key::new(table, *id), value);
+    match change {
+        Change::PutOrg(org) => (
+            put(Table::Orgs, org.id.as_bytes(), encode(org)),
+            state.org(org.id).map(|row| row.revision),
+        ),
+        Change::PutUser(user) => (put(Table::Users, user.id.as_bytes(), encode(user)), None),
+        Change::PutKey(key) => (
+            put(Table::Keys, key.id.as_bytes(), encode(key)),
+            state.key_row(key.id).map(|row| row.revision),
+        ),
+        Change::PutPair(pair) => (
+            put(Table::Pairs, pair.id.as_bytes(), encode(pair)),
+            state.pair(pair.id).map(|row| row.revision),
+        ),
+        Change::PutReport(report) => {
+            let row = state.pair(report.pair).filter(|row| row.report.is_some());
+            let revision = row.map(|row| row.report_revision);
+            (put(Table::Reports, report.pair.as_bytes(), encode(report)), revision)
+        }
+        Change::PutGroup(group) => (
+            put(Table::Groups, group.id.as_bytes(), encode(group)),
+            state.group(group.id).map(|row| row.record_revision),
+        ),
+        Change::DeleteGroup(id) => (
+            Operation::Delete(Key::new(Table::Groups, *id.as_bytes())),
+            state.group(*id).map(|row| row.record_revision),
+        ),
+        Change::PutMember(member) => (
+            Operation::Put(member_key(member.group, member.id), encode(member)),
+            member_revision(state, member.group, member.id),
+        ),
+        Change::DeleteMember(group, member) => (
+            Operation::Delete(member_key(*group, *member)),
+            member_revision(state, *group, *member),
+        ),
+        Change::PutAgent(agent) => (
+            put(Table::Agents, agent.id.as_bytes(), encode(agent)),
+            state.agent_row(agent.id).map(|row| row.revision),
+        ),
+        Change::PutEnrolment(enrolment) => (
+            put(Table::Enrolments, enrolment.id.as_bytes(), encode(enrolment)),
+            state.enrolment_row(enrolment.id).map(|row| row.revision),
+        ),
+        Change::Record(_) => unreachable!("audit records get their place in `item`"),
+    }
+}
+
+fn member_revision(state: &State, group: GroupId, member: MemberId) -> Option<Revision> {
+    state.group(group)?.members.get(&member).map(|row| row.revision)
+}
+
+/// Members lie together by group, so that those of a group that is gone can be found.
+pub(super) fn member_key(group: GroupId, member: MemberId) -> Key {
+    Key::new(Table::Members, [&group.as_bytes()[..], member.as_bytes()].concat())
+}

@@ -1,0 +1,279 @@
+//! The writer's thread.
+
+use std::sync::{Arc, PoisonError};
+
+use postern_shared::ids::Epoch;
+use postern_shared::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::records::{self, ChainLink, member_key};
+use super::{Done, Hub, Job, Refused, Stopped};
+use crate::domain::{Change, Footprint, Order, Rejection, State, Touched, decide};
+use crate::store::{Committed, Item, Key, Operation, Purpose, Store, StoreError};
+
+/// Most orders in one commit. Two operations an order is the rule; what is left of the store's
+/// limit is for orders that need more.
+const ORDERS_MAX: usize = 256;
+/// Most records of groups that are gone that one commit cleans up.
+const ORPHANS_MAX: usize = 128;
+
+type Answer = oneshot::Sender<Result<Done, Refused>>;
+
+pub(super) struct Writer {
+    store: Box<dyn Store>,
+    hub: Arc<Hub>,
+    /// Stored members whose group is gone, to be cleaned up along with other commits.
+    orphans: Vec<Key>,
+    link: Option<ChainLink>,
+    /// Orders that conflicted with the batch before.
+    deferred: Vec<(Order, Answer)>,
+}
+
+/// Orders that are made durable together.
+#[derive(Default)]
+struct Batch {
+    footprint: Footprint,
+    items: Vec<Item>,
+    operations: usize,
+    bytes: usize,
+    hashes: Vec<[u8; 32]>,
+    decided: Vec<(Vec<Change>, Answer)>,
+    closes_only: bool,
+}
+
+impl Writer {
+    pub(super) fn new(
+        store: Box<dyn Store>,
+        hub: Arc<Hub>,
+        orphans: Vec<Key>,
+        link: Option<ChainLink>,
+    ) -> Writer {
+        Writer { store, hub, orphans, link, deferred: Vec::new() }
+    }
+
+    /// Works until it is told to stop, nobody can ask any more, or the store fails.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut why = Stopped::Asked;
+        loop {
+            let (orders, stop) = self.take_orders(&mut queue);
+            if let Err(error) = self.carry_out(orders) {
+                tracing::error!(error = %chain(&error), "the store failed; ending");
+                why = Stopped::StoreFailed;
+                break;
+            }
+            if stop && self.deferred.is_empty() {
+                break;
+            }
+        }
+        self.hub.stopped.send_replace(Some(why));
+    }
+
+    /// Waits for an order, then takes what else is there. True when the writer is to stop.
+    fn take_orders(&mut self, queue: &mut mpsc::Receiver<Job>) -> (Vec<(Order, Answer)>, bool) {
+        let mut orders = std::mem::take(&mut self.deferred);
+        let mut job = if orders.is_empty() {
+            match queue.blocking_recv() {
+                Some(job) => Some(job),
+                None => return (orders, true),
+            }
+        } else {
+            queue.try_recv().ok()
+        };
+        while let Some(taken) = job {
+            match taken {
+                Job::Order(order, answer) => orders.push((*order, answer)),
+                Job::ReplaceEpoch { held, done } => {
+                    self.replace_epoch(held);
+                    // Whoever asked may have left.
+                    let _ = done.send(());
+                }
+                Job::Stop => return (orders, true),
+            }
+            let is_full = ORDERS_MAX <= orders.len();
+            job = if is_full { None } else { queue.try_recv().ok() };
+        }
+        (orders, false)
+    }
+
+    fn carry_out(&mut self, orders: Vec<(Order, Answer)>) -> Result<(), StoreError> {
+        let now = self.hub.clock.now();
+        let mut batch = Batch { closes_only: true, ..Batch::default() };
+        let has_room = self.store.check_room().is_ok();
+        let hub = Arc::clone(&self.hub);
+        let state = hub.state.read().unwrap_or_else(PoisonError::into_inner);
+        for (order, answer) in orders {
+            if !has_room && !order.command.closes() {
+                drop(answer.send(Err(Refused::DiskFull)));
+                continue;
+            }
+            self.decide_into(&mut batch, &state, (order, answer), now);
+        }
+        drop(state);
+        if batch.items.is_empty() {
+            return Ok(());
+        }
+        self.commit(batch, now)
+    }
+
+    /// Decides an order and puts it into the batch, or defers it, or answers it.
+    fn decide_into(
+        &mut self,
+        batch: &mut Batch,
+        state: &State,
+        (order, answer): (Order, Answer),
+        now: Timestamp,
+    ) {
+        let footprint = state.footprint(&order.command);
+        if batch.footprint.conflicts_with(&footprint) {
+            self.deferred.push((order, answer));
+            return;
+        }
+        let changes = match decide(state, &order, now) {
+            Ok(changes) if changes.is_empty() => {
+                drop(answer.send(Ok(Done { revision: self.store.revision(), at: now })));
+                return;
+            }
+            Ok(changes) => changes,
+            Err(rejection) => {
+                drop(answer.send(Err(Refused::Rejected(rejection))));
+                return;
+            }
+        };
+        let limits = self.store.limits();
+        let item = records::item(state, &changes, self.next_number(), &mut batch.hashes);
+        let bytes: usize = item.operations.iter().map(bytes).sum();
+        let operations = item.operations.len();
+        // One operation and its bytes are kept for the chain's link.
+        if limits.operations_max <= batch.operations + operations
+            || limits.bytes_max <= batch.bytes + bytes + LINK_BYTES_MAX
+        {
+            batch.hashes.truncate(batch.hashes.len() - records_in(&changes));
+            if batch.items.is_empty() {
+                let limit = Rejection::Conflict("the change is too large for one commit");
+                drop(answer.send(Err(Refused::Rejected(limit))));
+            } else {
+                self.deferred.push((order, answer));
+            }
+            return;
+        }
+        batch.operations += operations;
+        batch.bytes += bytes;
+        batch.closes_only &= order.command.closes();
+        batch.footprint.join(footprint);
+        batch.items.push(item);
+        batch.decided.push((changes, answer));
+    }
+
+    fn commit(&mut self, mut batch: Batch, now: Timestamp) -> Result<(), StoreError> {
+        let link = ChainLink::after(self.link.as_ref(), now, std::mem::take(&mut batch.hashes));
+        batch.items.push(link.item());
+        let room = self.store.limits().operations_max.saturating_sub(batch.operations + 1);
+        let cleaned = self.orphans.len().min(ORPHANS_MAX).min(room);
+        if 0 < cleaned {
+            let keys = self.orphans.drain(..cleaned);
+            let operations = keys.map(Operation::Delete).collect();
+            batch.items.push(Item { preconditions: Vec::new(), operations });
+        }
+        let purpose = if batch.closes_only { Purpose::Withdrawal } else { Purpose::Ordinary };
+        let committed = match self.store.commit(&batch.items, purpose, now) {
+            Ok(committed) => committed,
+            Err(StoreError::DiskReserve { .. }) => {
+                for (_, answer) in batch.decided {
+                    drop(answer.send(Err(Refused::DiskFull)));
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.link = Some(link);
+        self.apply(batch.decided, &committed, now);
+        Ok(())
+    }
+
+    /// Applies what is durable, publishes it, then answers.
+    fn apply(
+        &mut self,
+        decided: Vec<(Vec<Change>, Answer)>,
+        committed: &Committed,
+        now: Timestamp,
+    ) {
+        let mut touched = Touched::default();
+        let mut state = self.hub.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = Vec::with_capacity(decided.len());
+        for ((changes, answer), verdict) in decided.into_iter().zip(&committed.verdicts) {
+            if verdict.is_err() {
+                // Another writer was first. With one writer this cannot be.
+                answers.push((answer, Err(Refused::Rejected(Rejection::Changed))));
+                continue;
+            }
+            for change in &changes {
+                self.orphans.extend(orphaned(&state, change));
+                state.apply(change, committed.revision, &mut touched);
+            }
+            answers.push((answer, Ok(Done { revision: committed.revision, at: now })));
+        }
+        let resolved = state.resolve(touched, committed.revision, now);
+        let access = resolved.access;
+        self.hub.feed.publish(self.store.epoch(), resolved, now);
+        drop(state);
+        if access {
+            self.hub.access.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        for (answer, result) in answers {
+            drop(answer.send(result));
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.link.as_ref().map_or(1, |link| link.number + 1)
+    }
+
+    fn replace_epoch(&mut self, held: Epoch) {
+        if self.store.epoch() != held {
+            return;
+        }
+        let mut bytes = [0; 16];
+        self.hub.chance.fill(&mut bytes);
+        let epoch = Epoch::from_random(bytes);
+        match self.store.replace_epoch(epoch) {
+            Ok(()) => {
+                tracing::warn!(%epoch, "followers know more than the store: it was restored");
+                *self.hub.epoch.write().unwrap_or_else(PoisonError::into_inner) = epoch;
+            }
+            Err(error) => tracing::error!(error = %chain(&error), "could not begin a new epoch"),
+        }
+    }
+}
+
+/// Room for the chain's link: 32 bytes for each order, and its head.
+const LINK_BYTES_MAX: usize = 64 + 32 * 2 * ORDERS_MAX;
+
+fn bytes(operation: &Operation) -> usize {
+    match operation {
+        Operation::Put(key, value) => key.id.len() + value.len(),
+        Operation::Delete(key) => key.id.len(),
+    }
+}
+
+fn records_in(changes: &[Change]) -> usize {
+    changes.iter().filter(|change| matches!(change, Change::Record(_))).count()
+}
+
+/// The stored members that a change leaves without a group.
+fn orphaned(state: &State, change: &Change) -> Vec<Key> {
+    let Change::DeleteGroup(id) = change else { return Vec::new() };
+    let members = state.group(*id).into_iter().flat_map(|row| row.members.keys());
+    members.map(|member| member_key(*id, *member)).collect()
+}
+
+/// Shows an error with everything that led to it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
