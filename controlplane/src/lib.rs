@@ -7,4 +7,6 @@ pub mod domain;
 pub mod engine;
 mod failpoint;
 pub mod feed;
+pub mod http;
+pub mod server;
 pub mod store;

@@ -1,0 +1,170 @@
+//! Lists in pages: an opaque cursor says where the next page begins.
+
+use std::fmt;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use crate::http::problem::ApiError;
+
+/// Entries of a page when the client does not say.
+pub const PAGE_LEN_DEFAULT: usize = 100;
+
+/// Most entries of a page.
+pub const PAGE_LEN_MAX: usize = 1_000;
+
+/// Longest key that a cursor carries, in bytes.
+const CURSOR_BYTES_MAX: usize = 128;
+
+/// First byte of a cursor: what follows changes its meaning only with another one.
+const CURSOR_VERSION: u8 = 1;
+
+/// Behind which key of a list the next page begins; opaque to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(Vec<u8>);
+
+/// The page that a client asks for: `?limit=…&cursor=…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Entries of the page, 1 to [`PAGE_LEN_MAX`].
+    pub limit: usize,
+    /// The page holds what comes behind this; the first page when there is none.
+    pub after: Option<Cursor>,
+}
+
+impl Cursor {
+    /// Marks the place behind `key`.
+    pub fn behind(key: &[u8]) -> Cursor {
+        debug_assert!(key.len() <= CURSOR_BYTES_MAX, "the keys of a list are short");
+        Cursor(key.to_vec())
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode([&[CURSOR_VERSION], self.key()].concat()))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Cursor, ApiError> {
+        let malformed = || ApiError::BadRequest {
+            detail: "`cursor` must be a `meta.next_cursor` of an earlier page of this list".into(),
+        };
+        // Four characters carry three bytes.
+        if text.len() > (CURSOR_BYTES_MAX + 1).div_ceil(3) * 4 {
+            return Err(malformed());
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed())?;
+        match bytes.split_first() {
+            Some((&CURSOR_VERSION, key)) => Ok(Cursor(key.to_vec())),
+            Some(_) | None => Err(malformed()),
+        }
+    }
+}
+
+impl PageRequest {
+    /// Cuts one page out of `rest`, the entries behind [`PageRequest::after`] in the list's order.
+    pub fn cut<T>(
+        &self,
+        rest: impl IntoIterator<Item = T>,
+        key: impl FnOnce(&T) -> Cursor,
+    ) -> (Vec<T>, Option<Cursor>) {
+        let mut rest = rest.into_iter();
+        let page: Vec<T> = rest.by_ref().take(self.limit).collect();
+        let next = rest.next().and_then(|_| page.last()).map(key);
+        (page, next)
+    }
+
+    fn new(limit: Option<usize>, cursor: Option<&str>) -> Result<PageRequest, ApiError> {
+        let limit = limit.unwrap_or(PAGE_LEN_DEFAULT);
+        if !(1..=PAGE_LEN_MAX).contains(&limit) {
+            let detail = format!("`limit` must be between 1 and {PAGE_LEN_MAX}");
+            return Err(ApiError::BadRequest { detail });
+        }
+        Ok(PageRequest { limit, after: cursor.map(str::parse).transpose()? })
+    }
+}
+
+/// Takes the page out of the query; other parameters are left to the handler.
+impl<S: Send + Sync> FromRequestParts<S> for PageRequest {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<PageRequest, ApiError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            limit: Option<usize>,
+            cursor: Option<String>,
+        }
+        let Query(raw) = Query::<Raw>::try_from_uri(&parts.uri)
+            .map_err(|error| ApiError::BadRequest { detail: error.body_text() })?;
+        PageRequest::new(raw.limit, raw.cursor.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn limits_outside_the_range_are_refused() {
+        for limit in [0, PAGE_LEN_MAX + 1, usize::MAX] {
+            let error = PageRequest::new(Some(limit), None).unwrap_err();
+            assert_eq!(error.to_string(), "`limit` must be between 1 and 1000");
+        }
+        assert_eq!(PageRequest::new(None, None).unwrap().limit, PAGE_LEN_DEFAULT);
+    }
+
+    #[test]
+    fn cursors_that_we_did_not_make_are_refused() {
+        let other_version = URL_SAFE_NO_PAD.encode([CURSOR_VERSION + 1, 7]);
+        let too_long = "A".repeat(1_000);
+
+        for text in ["", "!", "AQ==", "abc$", &other_version, &too_long] {
+            text.parse::<Cursor>().expect_err(text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back_the_same(key in prop::collection::vec(any::<u8>(), 0..=CURSOR_BYTES_MAX)) {
+            let cursor = Cursor::behind(&key);
+
+            prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        }
+
+        #[test]
+        fn pages_joined_are_the_list(len in 0u8..40, limit in 1usize..12) {
+            let list: Vec<u8> = (0..len).collect();
+            let mut joined = Vec::new();
+            let mut request = PageRequest { limit, after: None };
+
+            loop {
+                let from = request.after.as_ref().map_or(0, |after| usize::from(after.key()[0]) + 1);
+                let (page, next) =
+                    request.cut(list[from..].iter().copied(), |last| Cursor::behind(&[*last]));
+                prop_assert!(page.len() <= limit);
+                joined.extend(page);
+                if next.is_none() {
+                    break;
+                }
+                request.after = next;
+            }
+
+            prop_assert_eq!(joined, list);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Failures of the HTTP API, and how a client gets to see them.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use postern_shared::wire::v1::{FieldError, Problem};
+
+use crate::http::limit::Exhausted;
+
+/// The media type of every failure (RFC 9457).
+pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why a request was not carried out.
+///
+/// The messages of client errors are shown to the client and say what to change. Those of server
+/// errors are only logged: the client is told the request id.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The request cannot be read.
+    #[error("{detail}")]
+    BadRequest {
+        /// What to change.
+        detail: String,
+    },
+
+    /// Fields of the body can be read, but not accepted.
+    #[error("{} of the request must be changed", fields(.errors.len()))]
+    Invalid {
+        /// All the fields that are wrong.
+        errors: Vec<FieldError>,
+    },
+
+    /// No secret, or one that is not accepted; why is not told.
+    #[error("send a secret that is in force as `Authorization: Bearer …`")]
+    Unauthorized,
+
+    /// The secret does not work from the caller's address.
+    #[error("the key does not work from this address; call from an origin of the key")]
+    ForbiddenOrigin,
+
+    /// The key lacks a scope.
+    #[error("the key lacks the scope `{scope}`")]
+    InsufficientScope {
+        /// The scope that the request needs.
+        scope: String,
+    },
+
+    /// There is no such thing, or it belongs to somebody else.
+    #[error("there is nothing here under this name")]
+    NotFound,
+
+    /// The resource does not know the method; the header `Allow` names those that it knows.
+    #[error("the resource does not know this method; see the header `Allow`")]
+    MethodNotAllowed,
+
+    /// Nothing that the client accepts can be made.
+    #[error("{detail}")]
+    NotAcceptable {
+        /// What can be had.
+        detail: String,
+    },
+
+    /// The whole request did not arrive in time.
+    #[error("the body did not arrive within {} s", .within.as_secs_f32())]
+    RequestTimeout {
+        /// How long the server waited.
+        within: Duration,
+    },
+
+    /// The request contradicts what is there.
+    #[error("{detail}")]
+    Conflict {
+        /// What stands in the way.
+        detail: String,
+    },
+
+    /// The object changed since the client read it.
+    #[error("the object has changed; read it again and send its new ETag in `If-Match`")]
+    PreconditionFailed,
+
+    /// The object may be changed only by who says which version of it was read.
+    #[error("send the ETag of the object in `If-Match`")]
+    PreconditionRequired,
+
+    /// The body is too long.
+    #[error("the body is longer than {bytes_max} bytes")]
+    TooLarge {
+        /// The most bytes that are read.
+        bytes_max: usize,
+    },
+
+    /// The body is not in a form that is read here.
+    #[error("{detail}")]
+    UnsupportedMediaType {
+        /// The form to send.
+        detail: String,
+    },
+
+    /// A budget of requests is used up.
+    #[error("too many requests; the budget `{}` refills in {} s", .0.policy, .0.retry_after_secs())]
+    RateLimited(Exhausted),
+
+    /// Something that the request needs is not to be had just now.
+    #[error("not available just now: {reason}")]
+    Unavailable {
+        /// What is missing; logged, not shown.
+        reason: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+
+    /// The disk has no room left for changes.
+    #[error("the disk has no room left for changes")]
+    DiskFull {
+        /// When to try again.
+        retry_after: Duration,
+    },
+
+    /// A fault on this side.
+    #[error("{0}")]
+    Internal(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// The parts of a kind of problem that never change.
+struct Kind {
+    status: StatusCode,
+    slug: &'static str,
+    title: &'static str,
+}
+
+const fn kind(status: StatusCode, slug: &'static str, title: &'static str) -> Kind {
+    Kind { status, slug, title }
+}
+
+impl ApiError {
+    /// Makes a fault on this side of any error.
+    pub fn internal(error: impl Into<Box<dyn Error + Send + Sync>>) -> ApiError {
+        ApiError::Internal(error.into())
+    }
+
+    /// Makes a refusal of one field.
+    pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> ApiError {
+        ApiError::Invalid {
+            errors: vec![FieldError { pointer: pointer.into(), detail: detail.into() }],
+        }
+    }
+
+    /// The status with which the error is answered.
+    pub fn status(&self) -> StatusCode {
+        self.classify().status
+    }
+
+    /// The stable name of the kind of problem.
+    pub fn slug(&self) -> &'static str {
+        self.classify().slug
+    }
+
+    /// Writes the error down for the client.
+    pub(crate) fn to_problem(&self, request_id: &str) -> Problem {
+        let Kind { status, slug, title } = self.classify();
+        Problem {
+            r#type: slug.to_owned(),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: status.is_client_error().then(|| self.to_string()),
+            request_id: request_id.to_owned(),
+            errors: if let ApiError::Invalid { errors } = self { errors.clone() } else { vec![] },
+        }
+    }
+
+    /// Stands for an answer that a router or an extractor made on its own.
+    pub(crate) fn from_status(status: StatusCode) -> ApiError {
+        match status {
+            StatusCode::NOT_FOUND => ApiError::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
+            status if status.is_client_error() => ApiError::BadRequest {
+                detail: "the path or the query of the request cannot be read".into(),
+            },
+            status => ApiError::internal(format!("a handler answered a bare {status}")),
+        }
+    }
+
+    /// One arm for each variant, so that a new one does not compile without.
+    fn classify(&self) -> Kind {
+        match self {
+            ApiError::BadRequest { .. } => {
+                kind(StatusCode::BAD_REQUEST, "bad_request", "The request cannot be read")
+            }
+            ApiError::Invalid { .. } => {
+                kind(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is not acceptable")
+            }
+            ApiError::Unauthorized => {
+                kind(StatusCode::UNAUTHORIZED, "unauthorized", "A secret is needed")
+            }
+            ApiError::ForbiddenOrigin => {
+                kind(StatusCode::FORBIDDEN, "forbidden_origin", "The key does not work from here")
+            }
+            ApiError::InsufficientScope { .. } => {
+                kind(StatusCode::FORBIDDEN, "insufficient_scope", "The key may not do this")
+            }
+            ApiError::NotFound => kind(StatusCode::NOT_FOUND, "not_found", "Not found"),
+            ApiError::MethodNotAllowed => {
+                kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
+            ApiError::NotAcceptable { .. } => {
+                kind(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No acceptable form")
+            }
+            ApiError::RequestTimeout { .. } => {
+                kind(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long")
+            }
+            ApiError::Conflict { .. } => kind(StatusCode::CONFLICT, "conflict", "Conflict"),
+            ApiError::PreconditionFailed => {
+                kind(StatusCode::PRECONDITION_FAILED, "precondition_failed", "The object changed")
+            }
+            ApiError::PreconditionRequired => kind(
+                StatusCode::PRECONDITION_REQUIRED,
+                "precondition_required",
+                "A precondition is needed",
+            ),
+            ApiError::TooLarge { .. } => {
+                kind(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too long")
+            }
+            ApiError::UnsupportedMediaType { .. } => kind(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "The form of the body is not known",
+            ),
+            ApiError::RateLimited(_) => {
+                kind(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests")
+            }
+            ApiError::Unavailable { .. } => {
+                kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available just now")
+            }
+            ApiError::DiskFull { .. } => {
+                kind(StatusCode::SERVICE_UNAVAILABLE, "disk_full", "No room left for changes")
+            }
+            ApiError::Internal(_) => {
+                kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "A fault on our side")
+            }
+        }
+    }
+
+    /// Header fields that belong to the answer beside the body.
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        match self {
+            ApiError::Unauthorized => {
+                let bearer = HeaderValue::from_static("Bearer realm=\"postern\"");
+                headers.insert(WWW_AUTHENTICATE, bearer);
+            }
+            ApiError::RateLimited(exhausted) => {
+                headers.insert(RETRY_AFTER, exhausted.retry_after_secs().into());
+                exhausted.standing.write(&mut headers);
+            }
+            ApiError::Unavailable { retry_after, .. } | ApiError::DiskFull { retry_after } => {
+                headers.insert(RETRY_AFTER, whole_secs(*retry_after).into());
+            }
+            ApiError::BadRequest { .. }
+            | ApiError::Invalid { .. }
+            | ApiError::ForbiddenOrigin
+            | ApiError::InsufficientScope { .. }
+            | ApiError::NotFound
+            | ApiError::MethodNotAllowed
+            | ApiError::NotAcceptable { .. }
+            | ApiError::RequestTimeout { .. }
+            | ApiError::Conflict { .. }
+            | ApiError::PreconditionFailed
+            | ApiError::PreconditionRequired
+            | ApiError::TooLarge { .. }
+            | ApiError::UnsupportedMediaType { .. }
+            | ApiError::Internal(_) => {}
+        }
+        headers
+    }
+}
+
+/// A failure on its way to the border, which knows the request id.
+#[derive(Clone)]
+pub(crate) struct PendingProblem(pub(crate) Arc<ApiError>);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status();
+        *response.headers_mut() = self.headers();
+        response.extensions_mut().insert(PendingProblem(Arc::new(self)));
+        response
+    }
+}
+
+/// The header fields of a router's own answer that stay when it becomes a problem.
+pub(crate) const KEPT: [HeaderName; 2] = [ALLOW, RETRY_AFTER];
+
+/// A span in seconds for `Retry-After`: rounded up, never zero.
+pub(crate) fn whole_secs(span: Duration) -> u64 {
+    span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)).max(1)
+}
+
+/// The error with all its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn fields(count: usize) -> String {
+    if count == 1 { "one field".to_owned() } else { format!("{count} fields") }
+}
