@@ -26,7 +26,28 @@ const EPOCH: &str = "epoch";
 const REVISION: &str = "revision";
 const HIGH_WATER: &str = "high_water";
 
-/// Whether each commit also stores which pages are free.
+/// Whether each commit also stores which pages are free, to save the walk over all pages after a
+/// crash. Off: the file is checked whole at every opening, which walks them anyway, so it would
+/// cost at each commit and save nothing.
+///
+/// Measured with 1,000,000 rows of 200 bytes (538 MB), redb 4.5.0, 7,000 to 9,000 fdatasync/s:
+///
+/// | rows a commit | off | on |
+/// | --- | --- | --- |
+/// | 1 | 3,300 to 3,600 commits/s | 1,700 to 1,900 commits/s |
+/// | 10 | 1,390 to 1,420 commits/s | 1,020 to 1,030 commits/s |
+/// | 100 | 254 to 257 commits/s | 228 to 241 commits/s |
+///
+/// | opening | unchecked | checked whole |
+/// | --- | --- | --- |
+/// | after a clean end | 236 ms | 418 ms |
+/// | after SIGKILL, off | 391 ms | 421 ms |
+/// | after SIGKILL, on | under 1 ms | 406 ms |
+///
+/// It would also turn on commits in two phases (two syncs). With one phase, damage to the pages of
+/// the last commit *and* a crash before the next one look like a commit that was cut off, and that
+/// one commit is rolled back; anything older is refused. Followers notice: they know a later
+/// revision of the same epoch.
 const QUICK_REPAIR: bool = false;
 
 /// What is stored for a key: the revision that wrote it, and the value.

@@ -69,3 +69,115 @@ fn lay_out(write: &WriteTransaction) -> Result<(), BoxError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::disk::{Disk, Seeded};
+    use crate::store::redb::faults::{Content, closed_store, content, open_with};
+    use crate::store::{BoxError, Key};
+
+    /// A second schema, in which the values of pairs are longer by one byte.
+    const NEXT: &[Step] = &[STEPS[0], Step { name: "lengthen pairs", run: lengthen_pairs }];
+    /// A second schema that is never reached.
+    const BROKEN: &[Step] = &[STEPS[0], Step { name: "lengthen pairs", run: stop_half_way }];
+
+    fn lengthen_pairs(write: &WriteTransaction) -> Result<(), BoxError> {
+        let mut pairs = write.open_table(rows(Table::Pairs))?;
+        let mut longer = Vec::new();
+        for row in pairs.iter()? {
+            let (id, row) = row?;
+            let (revision, value) = row.value();
+            longer.push((id.value().to_owned(), revision, [value, &[0]].concat()));
+        }
+        for (id, revision, value) in longer {
+            pairs.insert(id.as_slice(), (revision, value.as_slice()))?;
+        }
+        Ok(())
+    }
+
+    fn stop_half_way(write: &WriteTransaction) -> Result<(), BoxError> {
+        lengthen_pairs(write)?;
+        Err("no more".into())
+    }
+
+    fn lengthened(content: &Content) -> Content {
+        let mut content = content.clone();
+        let pairs = |key: &Key| key.table == Table::Pairs;
+        let values = content.records.iter_mut().filter(|(key, _)| pairs(key));
+        for (_, (_, value)) in values {
+            value.push(0);
+        }
+        content
+    }
+
+    #[test]
+    fn an_older_file_is_migrated_once() {
+        let (bytes, written) = closed_store();
+        let disk = Disk::with(bytes);
+
+        for _ in 0..2 {
+            let medium = open_with(&disk, NEXT).unwrap();
+
+            assert_eq!(content(&medium), lengthened(&written));
+        }
+    }
+
+    #[test]
+    fn a_newer_file_is_refused_and_stays_as_it_is() {
+        let (bytes, written) = closed_store();
+        let disk = Disk::with(bytes);
+        drop(open_with(&disk, NEXT).unwrap());
+
+        let error = open_with(&disk, STEPS).unwrap_err();
+
+        let text = "it has schema 2, and this program knows up to 1; use a newer program";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(content(&open_with(&disk, NEXT).unwrap()), lengthened(&written));
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_file_as_it_was() {
+        let (bytes, written) = closed_store();
+        let disk = Disk::with(bytes);
+
+        let error = open_with(&disk, BROKEN).unwrap_err();
+
+        assert!(matches!(
+            error,
+            OpenFailure::Migration { to: 2, source: MigrationError { step: "lengthen pairs", .. } }
+        ));
+        assert_eq!(content(&open_with(&disk, STEPS).unwrap()), written);
+    }
+
+    #[test]
+    fn a_migration_that_loses_power_is_done_whole_or_not_at_all() {
+        let (bytes, written) = closed_store();
+        let mut random = Seeded::new(5);
+
+        let (mut before, mut after) = (0, 0);
+        for steps in 0.. {
+            let disk = Disk::with(bytes.clone());
+            disk.cut_after(steps);
+            let is_done = open_with(&disk, NEXT).is_ok();
+            let disk = disk.after_power_cut(&mut random);
+
+            match open_with(&disk, STEPS) {
+                Ok(medium) => {
+                    assert_eq!(content(&medium), written, "cut after {steps} steps");
+                    assert!(!is_done, "a migration was lost");
+                    before += 1;
+                }
+                Err(_) => {
+                    let medium = open_with(&disk, NEXT).unwrap();
+                    assert_eq!(content(&medium), lengthened(&written), "cut after {steps} steps");
+                    after += 1;
+                }
+            }
+            if is_done {
+                break;
+            }
+        }
+        assert!(before > 0 && after > 0, "{before} times before, {after} times after");
+    }
+}

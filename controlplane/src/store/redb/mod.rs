@@ -1,5 +1,9 @@
 //! The embedded store: one file, no server, one process.
 
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod faults;
 mod medium;
 mod migrate;
 
@@ -259,7 +263,10 @@ impl From<DatabaseError> for OpenFailure {
                 OpenFailure::InUse
             }
             DatabaseError::Storage(StorageError::Io(error))
-                if error.kind() != io::ErrorKind::UnexpectedEof =>
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
             {
                 OpenFailure::Io(error)
             }
