@@ -123,7 +123,7 @@ impl Store for MemoryStore {
     ) -> Result<Committed, StoreError> {
         batch::check(items, &self.limits())?;
         if self.failed {
-            return Err(StoreError::fatal("commit")("the store has failed before"));
+            return Err(StoreError::fatal("go on")("it has failed before, and must be restarted"));
         }
         let Judged { verdicts, operations } = batch::judge(items, |key| Ok(self.revision_of(key)))?;
         if !operations.is_empty() {

@@ -7,7 +7,7 @@
 //! | less than [`WITHDRAWAL_FREE_BYTES_MIN`] | refused | the reserve file is freed, then they go through |
 //!
 //! The reserve file is freed as late as possible, because whoever filled the disk would fill the
-//! freed space as well. It comes back by itself when an ordinary change finds room for it again.
+//! freed space as well. It comes back by itself with the next ordinary change that finds room for it, or the next start.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -71,23 +71,21 @@ impl fmt::Debug for Reserve {
 }
 
 impl Reserve {
-    /// Takes over the reserve file at `path`, if there is one. Frees it when the disk is so full
-    /// that the store might not open.
+    /// Takes over the reserve file at `path`, or makes it where there is room. Frees it when the
+    /// disk is so full that the store might not open.
     pub(super) fn adopt(path: PathBuf, space: Box<dyn FreeSpace>) -> io::Result<Reserve> {
         let file = if path.try_exists()? { ReserveFile::Held } else { ReserveFile::Freed };
         let folder = folder_of(&path);
         let mut reserve = Reserve { folder, path, space, file };
         reserve.make_room_for_withdrawal()?;
+        reserve.hold()?;
         Ok(reserve)
     }
 
     /// Makes sure that an ordinary change finds room. Brings the reserve file back if it was freed.
     pub(super) fn admit_change(&mut self) -> Result<(), StoreError> {
         self.check()?;
-        if self.file == ReserveFile::Freed {
-            self.file = allocate(&self.path).map_err(StoreError::fatal("keep disk space back"))?;
-        }
-        Ok(())
+        self.hold().map_err(StoreError::fatal("keep disk space back"))
     }
 
     /// Makes room for a change that only takes rights away.
@@ -104,6 +102,15 @@ impl Reserve {
         };
         if free_bytes < min_bytes {
             return Err(StoreError::DiskReserve { free_bytes, min_bytes });
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self) -> io::Result<()> {
+        if self.file == ReserveFile::Freed
+            && self.free_bytes()? >= FREE_BYTES_MIN + RESERVE_FILE_BYTES
+        {
+            self.file = allocate(&self.path)?;
         }
         Ok(())
     }

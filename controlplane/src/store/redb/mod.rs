@@ -175,6 +175,13 @@ impl RedbStore {
         let history = History::starting_at(medium.revision());
         RedbStore { medium, reserve, history, failed: false }
     }
+
+    fn check_alive(&self) -> Result<(), StoreError> {
+        if self.failed {
+            return Err(StoreError::fatal("go on")("it has failed before, and must be restarted"));
+        }
+        Ok(())
+    }
 }
 
 impl Store for RedbStore {
@@ -183,7 +190,10 @@ impl Store for RedbStore {
     }
 
     fn replace_epoch(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        self.check_alive()?;
+        self.failed = true;
         self.medium.replace_epoch(epoch)?;
+        self.failed = false;
         self.history.end(WatchError::EpochReplaced);
         self.history = History::starting_at(self.medium.revision());
         Ok(())
@@ -216,9 +226,7 @@ impl Store for RedbStore {
         now: Timestamp,
     ) -> Result<Committed, StoreError> {
         batch::check(items, &self.limits())?;
-        if self.failed {
-            return Err(StoreError::fatal("commit")("the store has failed before"));
-        }
+        self.check_alive()?;
         let Judged { verdicts, operations } = self.medium.judge(items)?;
         if !operations.is_empty() {
             match purpose {
