@@ -18,7 +18,7 @@ pub struct OsChance;
 #[derive(Debug)]
 pub struct SeededChance(Mutex<u64>);
 
-impl dyn Chance {
+impl dyn Chance + '_ {
     /// Draws the 16 bytes of an id.
     pub fn id(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
