@@ -7,6 +7,7 @@
 pub mod allowlist;
 pub mod backoff;
 pub mod digest;
+pub mod document;
 pub mod follow;
 pub mod ids;
 pub mod network;

@@ -173,6 +173,7 @@ fn after_a_gap_the_follower_keeps_its_list_and_asks_for_a_snapshot() {
     let welcome = plane.welcome(follower.follow(None));
     follower.receive(welcome, even()).unwrap();
     assert_eq!(follower.list(even()).unwrap().len(), 2);
+    assert!(follower.follow(None).have.is_some());
 }
 
 #[test]
@@ -227,6 +228,18 @@ fn messages_of_other_groups_and_of_withdrawal_are_told_apart() {
     assert_eq!(follower.receive(withdrawn, even()), Ok(Change::Withdrawn));
     assert_eq!(follower.list(even()), None);
     assert_eq!(follower.save(at(0)), None);
+}
+
+#[test]
+fn a_change_of_another_list_is_refused_even_where_the_outcome_would_add_up() {
+    let mut plane = Plane::new();
+    let mut follower = follower_of(&mut plane);
+    let mut delta = plane.commit(&changes(&[(1, Some(9_000))]));
+    delta.base = delta.digest;
+
+    let rejected = follower.receive(StreamEvent::Delta(delta.clone()), even()).unwrap_err();
+
+    assert_eq!(rejected, Rejected::Digest { theirs: delta.base });
 }
 
 #[test]
