@@ -6,6 +6,7 @@
 
 pub mod allowlist;
 pub mod backoff;
+pub mod cover;
 pub mod digest;
 pub mod document;
 pub mod follow;
