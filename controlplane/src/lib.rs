@@ -8,5 +8,6 @@ pub mod engine;
 mod failpoint;
 pub mod feed;
 pub mod http;
+pub mod metrics;
 pub mod server;
 pub mod store;

@@ -171,7 +171,7 @@ fn with_problem(mut response: Response, id: &RequestId) -> Response {
     if matches!(*error, ApiError::Internal(_)) {
         tracing::error!(error = chain(error.as_ref()), "request failed");
     } else if error.status().is_server_error() {
-        tracing::warn!(error = chain(error.as_ref()), "request refused");
+        tracing::debug!(error = chain(error.as_ref()), "request refused");
     }
     let problem = error.to_problem(id.as_str());
     let body = serde_json::to_vec(&problem).expect("a problem has only plain fields");
