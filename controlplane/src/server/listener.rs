@@ -182,8 +182,13 @@ fn prepare(stream: &TcpStream, peer: SocketAddr) -> io::Result<bool> {
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER)?;
     let unanswered_ms = u32::try_from(UNANSWERED_MAX.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(stream, unanswered_ms)?;
+    Ok(is_from_afar(peer, stream.local_addr()?))
+}
+
+/// Says whether what is sent between the two addresses crosses a network.
+fn is_from_afar(peer: SocketAddr, own: SocketAddr) -> bool {
     let is_here = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-    Ok(!is_here(peer) && !is_here(stream.local_addr()?))
+    !is_here(peer) && !is_here(own)
 }
 
 /// Takes the errors of single connections out of those of the listener.
@@ -243,6 +248,18 @@ mod tests {
         assert!(is_operator(0, 1_000));
         assert!(!is_operator(1_001, 1_000));
         assert!(!is_operator(1_000, 0));
+    }
+
+    #[test]
+    fn only_what_stays_on_the_loopback_interface_crosses_no_network() {
+        let from =
+            |peer: &str, own: &str| is_from_afar(peer.parse().unwrap(), own.parse().unwrap());
+
+        assert!(!from("127.0.0.1:1", "127.0.0.1:80"));
+        assert!(!from("[::1]:1", "[::1]:80"));
+        assert!(!from("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:80"));
+        assert!(from("203.0.113.7:1", "198.51.100.1:80"));
+        assert!(from("10.0.0.2:1", "10.0.0.1:80"));
     }
 
     #[tokio::test]

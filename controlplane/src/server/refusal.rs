@@ -86,3 +86,18 @@ impl Refusal {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_from_afar_is_told_what_to_do() {
+        let answer = Refusal::PlainHttp.answer();
+
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        assert!(body.contains("use https"), "{body}");
+    }
+}
