@@ -201,10 +201,11 @@ mod tests {
 
     #[test]
     fn no_piece_of_an_ipv6_entry_turns_into_ipv4() {
-        let wide = [(net("::ff00:0:0/88"), Expiry::Never), (net("::ff00:0:1"), until(1))];
-        let split = [(net("::ff00:0:0/88"), until(1)), (net("::ff00:0:1"), Expiry::Never)];
+        let (wide, beside_ipv4) = (net("::ff00:0:0/88"), net("::fffe:ffff:ffff"));
+        let whole = [(wide, Expiry::Never), (beside_ipv4, until(1))];
+        let split = [(wide, until(1)), (beside_ipv4, Expiry::Never)];
 
-        assert_eq!(networks(wide), BTreeMap::from([wide[0]]));
+        assert_eq!(networks(whole), BTreeMap::from([whole[0]]));
         assert!(networks(split).keys().all(|network| network.family() == Family::V6));
     }
 

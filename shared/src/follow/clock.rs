@@ -26,7 +26,8 @@ impl PlaneClock {
     }
 
     /// Pairs the first message of a later connection. Says whether the clock moved: then every
-    /// list is to be put into local time anew, see [`super::Follower::list`].
+    /// list is to be put into local time anew, from [`super::Follower::list`] by
+    /// [`crate::policy::Accepted::retake_list`].
     #[must_use]
     pub fn pair_again(&mut self, as_of: Timestamp, sent_at: Timestamp) -> bool {
         let newer = PlaneClock::pair(as_of, sent_at);

@@ -1,10 +1,9 @@
 //! What one group's list may open on this host, kept up to date change by change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Findings, LocalPolicy, Reason, Refusal};
+use super::LocalPolicy;
 use crate::allowlist::Allowlist;
 use crate::network::Network;
 use crate::time::{Expiry, Timestamp};
@@ -34,42 +33,14 @@ const BRAKE_SLACK: Duration = Duration::from_secs(1);
 /// expires is not touched. Their cost is that of the change, whatever the size of the list.
 #[derive(Debug, Clone)]
 pub struct Accepted {
-    policy: LocalPolicy,
-    granted: Allowlist,
+    pub(super) policy: LocalPolicy,
+    pub(super) granted: Allowlist,
     /// Of the granted entries those that are offered for longer than granted, with that expiry.
-    leased: BTreeMap<Network, Expiry>,
+    pub(super) leased: BTreeMap<Network, Expiry>,
     leases_by_end: BTreeSet<(Timestamp, Network)>,
-    withheld: Allowlist,
-    refused: Allowlist,
-    held: BTreeSet<Network>,
-}
-
-/// An entry that an address falls into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
-    /// The entry.
-    pub network: Network,
-    /// Until when it is open; where it is not, until when it was offered.
-    pub expiry: Expiry,
-    /// Where it stands.
-    pub standing: Standing,
-}
-
-/// Where an entry stands on this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Open for as long as the list says.
-    Listed,
-    /// Open, and prolonged for as long as the control plane is followed and lists it.
-    Leased,
-    /// Open always, by the local policy.
-    FailSafe,
-    /// Open until its deadline, though a new list left it out: the brake holds it.
-    Held,
-    /// Not open, for the sake of other entries of its list or because its lease ran out.
-    Withheld,
-    /// Not open: the local policy refuses it.
-    Refused(Reason),
+    pub(super) withheld: Allowlist,
+    pub(super) refused: Allowlist,
+    pub(super) held: BTreeSet<Network>,
 }
 
 impl Accepted {
@@ -127,6 +98,20 @@ impl Accepted {
             }
         }
         self.offer_list(list, heard, now, &mut touched);
+        touched
+    }
+
+    /// Takes the list that it has once more, because its local times are others now. Unlike
+    /// another list this confirms nothing that the brake holds.
+    pub fn retake_list(
+        &mut self,
+        list: &BTreeMap<Network, Expiry>,
+        heard: Timestamp,
+        now: Timestamp,
+    ) -> BTreeSet<Network> {
+        let mut touched = BTreeSet::new();
+        self.advance(now, &mut touched);
+        self.offer_again(list, heard, now, &mut touched);
         touched
     }
 
@@ -214,58 +199,8 @@ impl Accepted {
             self.held.remove(&network);
         }
         self.advance(now, &mut touched);
-        for (network, _) in self.left_out_by(list) {
-            if !self.held.contains(&network) || self.policy.judge(network).is_some() {
-                self.revoke(network, &mut touched);
-            }
-        }
-        self.offer_list(list, heard, now, &mut touched);
+        self.offer_again(list, heard, now, &mut touched);
         touched
-    }
-
-    /// What is not as the control plane said.
-    pub fn findings(&self) -> Findings {
-        let refusal =
-            |(network, _)| self.policy.judge(network).map(|reason| Refusal { network, reason });
-        Findings {
-            refused: self.refused.iter().filter_map(refusal).take(Findings::SHOWN_MAX).collect(),
-            refused_count: self.refused.len(),
-            too_many: Some(self.offered_count()).filter(|count| self.policy.entries_max < *count),
-            withheld_count: self.withheld.len(),
-            held: self.held.iter().take(Findings::SHOWN_MAX).copied().collect(),
-            held_count: self.held.len(),
-        }
-    }
-
-    /// All entries that `address` falls into at `now`, the longest prefix first. The address gets
-    /// in as long as any of them is open.
-    pub fn why(&self, address: IpAddr, now: Timestamp) -> Vec<Match> {
-        let host = Network::host(address);
-        let networks = (0..=host.prefix())
-            .rev()
-            .filter_map(|prefix| Network::containing(host.address(), prefix));
-        let matches = networks.filter_map(|network| {
-            let lists = [&self.granted, &self.withheld, &self.refused];
-            let expiry = lists.iter().find_map(|list| list.get(network))?;
-            Some(Match { network, expiry, standing: self.standing(network) })
-        });
-        matches.filter(|found| found.expiry.is_live_at(now)).collect()
-    }
-
-    fn standing(&self, network: Network) -> Standing {
-        if self.policy.is_failsafe(network) {
-            Standing::FailSafe
-        } else if self.held.contains(&network) {
-            Standing::Held
-        } else if self.leased.contains_key(&network) {
-            Standing::Leased
-        } else if self.withheld.get(network).is_some() {
-            Standing::Withheld
-        } else if let Some(reason) = self.policy.judge(network) {
-            Standing::Refused(reason)
-        } else {
-            Standing::Listed
-        }
     }
 
     /// Lets go of what has expired and keeps the fail-safe networks armed.
@@ -293,6 +228,22 @@ impl Accepted {
         }
     }
 
+    /// Offers the list that was offered before, after the policy or the times changed.
+    fn offer_again(
+        &mut self,
+        list: &BTreeMap<Network, Expiry>,
+        heard: Timestamp,
+        now: Timestamp,
+        touched: &mut BTreeSet<Network>,
+    ) {
+        for (network, _) in self.left_out_by(list) {
+            if !self.held.contains(&network) || self.policy.judge(network).is_some() {
+                self.revoke(network, touched);
+            }
+        }
+        self.offer_list(list, heard, now, touched);
+    }
+
     fn offer_list(
         &mut self,
         list: &BTreeMap<Network, Expiry>,
@@ -301,8 +252,16 @@ impl Accepted {
         touched: &mut BTreeSet<Network>,
     ) {
         (self.withheld, self.refused) = (Allowlist::new(), Allowlist::new());
+        // Most lists can be opened entry by entry, without the way over `withheld`.
+        let is_welcome = list.len() <= self.policy.entries_max
+            && list.keys().all(|network| self.policy.judge(*network).is_none());
         for (network, expiry) in list {
-            self.offer(*network, Some(*expiry), heard, now, touched);
+            if is_welcome && expiry.is_live_at(now) && !self.policy.is_failsafe(*network) {
+                self.held.remove(network);
+                self.grant(*network, *expiry, heard, now, touched);
+            } else {
+                self.offer(*network, Some(*expiry), heard, now, touched);
+            }
         }
         self.settle(heard, now, touched);
     }
@@ -415,7 +374,8 @@ impl Accepted {
         !self.refused.is_empty() || self.policy.entries_max < self.offered_count()
     }
 
-    fn offered_count(&self) -> usize {
+    /// How many entries the list has.
+    pub(super) fn offered_count(&self) -> usize {
         let granted = self.granted.len() - self.policy.failsafe.len() - self.held.len();
         granted + self.withheld.len() + self.refused.len()
     }

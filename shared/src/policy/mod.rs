@@ -6,11 +6,13 @@ mod accepted;
 mod findings;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::fmt;
 
-pub use accepted::{Accepted, Match, Standing};
+pub use accepted::Accepted;
 pub use findings::Findings;
+pub use why::{Match, Standing};
 
 use crate::network::{Family, Network, Ungrantable};
 use crate::time::Ttl;

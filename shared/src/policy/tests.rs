@@ -280,6 +280,7 @@ enum Step {
     Confirm,
     Withdraw,
     Policy,
+    Retake,
 }
 
 /// Hosts and networks, some of them denied, private, too wide or fail-safe.
@@ -307,6 +308,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Confirm),
         1 => Just(Step::Withdraw),
         1 => Just(Step::Policy),
+        1 => Just(Step::Retake),
     ]
 }
 
@@ -369,7 +371,7 @@ impl Model {
             Step::Withdraw => {
                 (self.told, self.open, self.held) = Default::default();
             }
-            Step::Policy => {}
+            Step::Policy | Step::Retake => {}
         }
         if !heard {
             let is_told = |net: &Network| self.live_told(now).any(|(told, _)| told == *net);
@@ -412,10 +414,11 @@ proptest! {
                 Step::Confirm => accepted.confirm(now),
                 Step::Withdraw => accepted.withdraw(now),
                 Step::Policy => accepted.replace_policy(policy(), &model.told, now, now),
+                Step::Retake => accepted.retake_list(&model.told, now, now),
             };
             model.step(&step, now);
 
-            let rearms = matches!(step, Step::List(_) | Step::Policy | Step::Tend { followed: true });
+            let rearms = matches!(step, Step::List(_) | Step::Policy | Step::Retake | Step::Tend { followed: true });
             let in_force: List = accepted.in_force().iter().collect();
             prop_assert_eq!(
                 open(&accepted, now).into_keys().collect::<Vec<_>>(),
@@ -470,7 +473,7 @@ proptest! {
                 Step::Changes(changes) => accepted.take_changes(changes, now),
                 Step::Tend { followed } => accepted.tend(*followed, now),
                 Step::Confirm => accepted.confirm(now),
-                Step::Withdraw | Step::Policy => accepted.withdraw(now),
+                Step::Withdraw | Step::Policy | Step::Retake => accepted.withdraw(now),
             };
 
             for (network, expiry) in accepted.in_force().live_at(now) {
