@@ -55,7 +55,8 @@ pub enum Ungrantable {
     LinkLocal,
     /// 224.0.0.0/4 and ff00::/8: no packet comes from there.
     Multicast,
-    /// 240.0.0.0/4, RFC 1112, the limited broadcast address included.
+    /// 240.0.0.0/4, RFC 1112, the limited broadcast address included; and IPv6 networks wide
+    /// enough to hold all IPv4-mapped addresses, ::ffff:0:0/96, which are IPv4.
     Reserved,
 }
 
@@ -133,7 +134,7 @@ impl Network {
     }
 }
 
-const NEVER: [(Network, Ungrantable); 9] = [
+const NEVER: [(Network, Ungrantable); 10] = [
     (v4(0, 0, 0, 0, 8), Ungrantable::Unspecified),
     (v6(0, 0, 128), Ungrantable::Unspecified),
     (v4(127, 0, 0, 0, 8), Ungrantable::Loopback),
@@ -143,7 +144,12 @@ const NEVER: [(Network, Ungrantable); 9] = [
     (v4(224, 0, 0, 0, 4), Ungrantable::Multicast),
     (v6(0xff00, 0, 8), Ungrantable::Multicast),
     (v4(240, 0, 0, 0, 4), Ungrantable::Reserved),
+    (MAPPED, Ungrantable::Reserved),
 ];
+
+/// The IPv4-mapped addresses. Not canonical itself: only ever held against wider networks.
+const MAPPED: Network =
+    Network(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96)));
 
 const PRIVATE: [Network; 5] = [
     v4(10, 0, 0, 0, 8),
@@ -307,6 +313,7 @@ mod tests {
             ("239.1.2.3", Ungrantable::Multicast),
             ("ff02::1", Ungrantable::Multicast),
             ("255.255.255.255", Ungrantable::Reserved),
+            ("::ff00:0:0/88", Ungrantable::Reserved),
         ] {
             assert_eq!(net(text).ungrantable(), Some(why), "{text}");
         }
