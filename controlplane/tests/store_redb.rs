@@ -108,6 +108,28 @@ fn a_store_is_never_made_over_a_file() {
 }
 
 #[test]
+fn of_two_that_make_a_store_the_slower_one_is_refused() {
+    /// Makes the file after it was seen to be missing.
+    struct Faster(PathBuf);
+    impl FreeSpace for Faster {
+        fn free_bytes(&self, _folder: &Path) -> io::Result<u64> {
+            fs::write(&self.0, "faster")?;
+            Ok(0)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = path_in(&folder);
+    let free_space = Box::new(Faster(path.clone()));
+
+    let options = Options { free_space, ..Options::default() };
+    let error = RedbStore::create(&path, epoch(), options).unwrap_err();
+
+    assert!(matches!(error.reason, OpenFailure::Exists), "{error:?}");
+    assert_eq!(fs::read(&path).unwrap(), b"faster");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[test]
 fn a_missing_file_is_not_taken_for_an_empty_store() {
     let folder = tempfile::tempdir().unwrap();
     let path = path_in(&folder);
