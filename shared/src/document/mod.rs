@@ -23,7 +23,7 @@ mod tree;
 use std::fmt;
 
 pub use reader::Reader;
-pub use scalar::{Scalar, boolean, number, number_in, text};
+pub use scalar::{Scalar, boolean, number, number_in, span, text};
 
 /// Longest text that is read.
 pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
