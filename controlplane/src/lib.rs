@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod engine;
 mod failpoint;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +69,8 @@ fn app() -> Router {
         Ok::<_, ApiError>(Answer::ok(&1).with_etag(&etag))
     };
     let limited = async || {
-        let limits = RateLimits { reads: Budget::per_minute(1), ..RateLimits::DEFAULT };
+        let limits =
+            RateLimits { reads: Budget::per_minute(NonZeroU32::MIN), ..RateLimits::DEFAULT };
         let (limiter, caller) = (Limiter::new(&limits), Caller::record(&[1; 16]));
         let first = limiter.take(Tier::Read, caller, now())?;
         assert_eq!(first.remaining(), 0);

@@ -55,17 +55,20 @@ pub struct RateLimits {
 impl RateLimits {
     /// What an ordinary installation needs: a person's browser and scripts never meet them.
     pub const DEFAULT: RateLimits = RateLimits {
-        reads: Budget::per_minute(1_200),
-        writes: Budget::per_minute(300),
-        failures: Budget::per_minute(20),
-        failures_of_all: Budget::per_minute(6_000),
+        reads: per_minute(1_200),
+        writes: per_minute(300),
+        failures: per_minute(20),
+        failures_of_all: per_minute(6_000),
     };
+}
+
+const fn per_minute(burst: u32) -> Budget {
+    Budget::per_minute(NonZeroU32::new(burst).expect("a default budget is more than nothing"))
 }
 
 impl Budget {
     /// `burst` requests a minute.
-    pub const fn per_minute(burst: u32) -> Budget {
-        let burst = NonZeroU32::new(burst).expect("a budget is more than nothing");
+    pub const fn per_minute(burst: NonZeroU32) -> Budget {
         Budget { burst, window: Duration::from_secs(60) }
     }
 }
