@@ -98,7 +98,11 @@ impl Writer {
     fn carry_out(&mut self, orders: Vec<(Order, Answer)>) -> Result<(), StoreError> {
         let now = self.hub.clock.now();
         let mut batch = Batch { closes_only: true, ..Batch::default() };
-        let has_room = self.store.check_room().is_ok();
+        let has_room = match self.store.check_room() {
+            Ok(()) => true,
+            Err(StoreError::DiskReserve { .. }) => false,
+            Err(error) => return Err(error),
+        };
         let hub = Arc::clone(&self.hub);
         let state = hub.state.read().unwrap_or_else(PoisonError::into_inner);
         for (order, answer) in orders {
