@@ -1,1 +1,3 @@
 //! The agent of Postern.
+
+pub mod target;
