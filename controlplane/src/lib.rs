@@ -1,8 +1,12 @@
 //! The control plane of Postern: tracks reported addresses, resolves them into one allowlist per
 //! group, and tells whoever follows.
 
+mod api;
+pub mod app;
+mod beacon;
 pub mod chance;
 pub mod clock;
+mod compat;
 pub mod config;
 pub mod domain;
 pub mod engine;
