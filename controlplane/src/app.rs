@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use postern_shared::time::Timestamp;
+use postern_shared::time::{Timestamp, Ttl};
 
 use crate::api::auth::LastUsed;
 use crate::api::stream::Seats;
+use crate::config::PublicUrl;
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
 use crate::http::limit::{Limiter, RateLimits};
@@ -20,8 +21,10 @@ use crate::{api, beacon, compat};
 /// What the operator decides about the routes.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Under which address clients reach the plane: scheme, host and port, nothing behind them.
-    pub public_url: String,
+    /// Under which address clients reach the plane.
+    pub public_url: PublicUrl,
+    /// How long a reported address counts, where nobody says.
+    pub ttl: Ttl,
     /// Whether private addresses may be reported: LANs and VPNs are real, so usually they may.
     pub allow_private: bool,
     /// Whose word on a caller's address is taken.
@@ -115,7 +118,7 @@ impl App {
 
     /// The URL of a path of this plane, as clients see it.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.0.settings.public_url.trim_end_matches('/'))
+        format!("{}{path}", self.0.settings.public_url)
     }
 }
 

@@ -8,7 +8,6 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::{post, put};
 use postern_shared::ids::{AgentId, EnrolmentId, GroupId, PairId};
-use postern_shared::time::Ttl;
 use postern_shared::token::TokenKind;
 use postern_shared::wire::v1::{
     AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, FieldError, Receipts,
@@ -72,7 +71,7 @@ async fn enrol(
         number: 0, // given by the decision
         name,
         contact_email: None,
-        ttl: Ttl::DEFAULT,
+        ttl: app.settings().ttl,
         bookmark: bookmark.hash(),
         server_key: chance.token(TokenKind::Server).hash(), // nobody is told this one
         reports_by_get: false,

@@ -98,7 +98,7 @@ async fn create(
         number: 0, // given by the decision
         name,
         contact_email: contact_email.flatten(),
-        ttl: ttl.unwrap_or(Ttl::DEFAULT),
+        ttl: ttl.unwrap_or(app.settings().ttl),
         bookmark: bookmark.hash(),
         server_key: server_key.hash(),
         reports_by_get: reports_by_get.unwrap_or(false),

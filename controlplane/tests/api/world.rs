@@ -73,7 +73,8 @@ pub(crate) fn start_time() -> Timestamp {
 
 pub(crate) fn settings() -> Settings {
     Settings {
-        public_url: "https://plane.example".into(),
+        public_url: "https://plane.example".parse().unwrap(),
+        ttl: Ttl::DEFAULT,
         allow_private: true,
         proxies: TrustedProxies {
             networks: vec!["127.0.0.1".parse().unwrap()],
