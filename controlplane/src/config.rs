@@ -362,7 +362,8 @@ impl FromStr for PublicUrl {
 }
 
 impl PublicUrl {
-    fn is_here(&self) -> bool {
+    /// Says whether it names this machine for itself: nobody else can reach it.
+    pub fn is_here(&self) -> bool {
         self.host() == "localhost"
             || self.host().parse().is_ok_and(|host: IpAddr| host.is_loopback())
     }

@@ -1,18 +1,18 @@
 //! The control plane of Postern: tracks reported addresses, resolves them into one allowlist per
 //! group, and tells whoever follows.
 
-mod api;
-pub mod app;
-mod beacon;
 pub mod chance;
+pub mod cli;
 pub mod clock;
-mod compat;
 pub mod config;
+pub mod data_dir;
 pub mod domain;
 pub mod engine;
 mod failpoint;
 pub mod feed;
 pub mod http;
 pub mod metrics;
+pub mod operator;
+pub mod serve;
 pub mod server;
 pub mod store;

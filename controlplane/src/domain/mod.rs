@@ -34,4 +34,5 @@ pub use receipt::{AgentReport, Board};
 pub use rejection::Rejection;
 pub use resolve::{ListChange, Resolved, Touched};
 pub use state::{AgentRow, GroupRow, OrgRow, PairRow, Row, Secret, State};
+pub(crate) use text::acts;
 pub use text::{Email, Label, TextError};

@@ -98,7 +98,7 @@ fn check(text: &str, max: usize) -> Result<(), TextError> {
 
 /// Says whether a character does something where it is shown: control characters, line ends and
 /// the marks that turn the direction of writing or join nothing.
-fn acts(c: char) -> bool {
+pub(crate) fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}')

@@ -93,6 +93,7 @@ pub enum StartError {
 
 enum Job {
     Order(Box<Order>, oneshot::Sender<Result<Done, Refused>>),
+    Pass(oneshot::Sender<()>),
     ReplaceEpoch { held: Epoch, done: oneshot::Sender<()> },
     Stop,
 }
@@ -185,14 +186,17 @@ impl Engine {
         }
     }
 
+    /// Waits until the writer has passed by: what was under way when this was asked is done. For
+    /// ever when the writer hangs, and so a sign of its life.
+    pub async fn pass(&self) -> Result<(), Refused> {
+        let (done, passed) = oneshot::channel();
+        self.jobs.send(Job::Pass(done)).await.map_err(|_| Refused::Stopped)?;
+        passed.await.map_err(|_| Refused::Stopped)
+    }
+
     /// The plane's time.
     pub fn now(&self) -> Timestamp {
         self.hub.clock.now()
-    }
-
-    /// Where the plane's time comes from.
-    pub fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.hub.clock)
     }
 
     /// The source of ids and secrets.

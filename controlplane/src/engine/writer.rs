@@ -82,6 +82,8 @@ impl Writer {
         while let Some(taken) = job {
             match taken {
                 Job::Order(order, answer) => orders.push((*order, answer)),
+                // Whoever asked may have left.
+                Job::Pass(done) => drop(done.send(())),
                 Job::ReplaceEpoch { held, done } => {
                     self.replace_epoch(held);
                     // Whoever asked may have left.

@@ -78,6 +78,13 @@ pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, CertificateError> {
     Ok(Pin(Sha256::digest(parsed.subject_public_key_info()).into()))
 }
 
+impl Pin {
+    /// The 32 bytes of the hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PIN_PREFIX}{}", STANDARD.encode(self.0))

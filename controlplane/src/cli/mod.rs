@@ -1,0 +1,363 @@
+//! The command line: reads what is asked for, has it done, prints what became of it.
+
+mod arguments;
+mod init;
+mod output;
+mod qr;
+mod show;
+mod way;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use postern_shared::ids::{AgentId, KeyId, MemberId};
+use postern_shared::network::Network;
+use postern_shared::time::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use self::arguments::{
+    AgentCommand, Arguments, Common, GroupCommand, KeyCommand, NewMember, PairCommand, Program,
+};
+use self::init::InitError;
+use self::output::{Output, Shape};
+use self::way::{AskError, UnreachableError, Way};
+use crate::config::{Config, ConfigError};
+use crate::http::problem::chain;
+use crate::operator::{
+    AgentView, Answer, GroupList, MemberAsked, MemberView, Operation, Page, Reference, Reply,
+    Request,
+};
+use crate::serve::{self, ServeError};
+
+/// What a run ends with when something is wrong; the codes stand in `--help`.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Init(#[from] InitError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Unreachable(#[from] UnreachableError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("cannot write what became of it; it was done")]
+    Output(#[from] std::io::Error),
+    #[error("the daemon answered something else than was asked; is it of another version?")]
+    Mismatch,
+}
+
+/// Runs the program with the given command line, and answers with what to exit.
+pub fn run(line: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(line) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing is left to do where even this cannot be printed.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    let output = Output::new(arguments.json);
+    match carry_out(arguments.command, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn carry_out(program: Program, output: &Output) -> Result<(), Failure> {
+    match program {
+        Program::Serve(configured) => Ok(serve::serve(&configured.config)?),
+        Program::Check { file } => check(&file, output),
+        Program::Init(arguments) => {
+            let made = runtime()?.block_on(init::init(arguments))?;
+            Ok(output.made(&made)?)
+        }
+        Program::Key(command) => key(command, output),
+        Program::Pair(command) => pair(command, output),
+        Program::Group(command) => group(command, output),
+        Program::Agent(command) => agent(command, output),
+    }
+}
+
+fn check(file: &Path, output: &Output) -> Result<(), Failure> {
+    match Config::load(file) {
+        Ok(_) => Ok(output.checked(file)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn key(command: KeyCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        KeyCommand::Mint { name, scopes, origins, valid, common } => {
+            let scopes = scopes.into_iter().collect();
+            let operation = Operation::MintKey { name, scopes, origins, lifetime: valid };
+            once(common, operation, output)
+        }
+        KeyCommand::List { all, common } => session(common, async |desk| {
+            let page = async |after: Option<KeyId>| match desk
+                .ask(Operation::ListKeys { all, after })
+                .await?
+            {
+                Reply { answer: Answer::Keys(page), as_of } => Ok((page, as_of)),
+                Reply { .. } => Err(Failure::Mismatch),
+            };
+            let (keys, as_of) = everything(page).await?;
+            Ok(output.list(&keys, |keys| show::keys(keys, as_of))?)
+        }),
+        KeyCommand::Revoke { key, common } => once(common, Operation::RevokeKey { key }, output),
+    }
+}
+
+fn pair(command: PairCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        PairCommand::Add { name, email, ttl, legacy_get, qr, common } => {
+            let operation = Operation::AddPair { name, email, ttl, reports_by_get: legacy_get };
+            let shape = if qr { Shape::WithQr } else { Shape::Plain };
+            once_in(common, operation, output, shape)
+        }
+        PairCommand::List { common } => session(common, async |desk| {
+            let page =
+                async |after: Option<u64>| match desk.ask(Operation::ListPairs { after }).await? {
+                    Reply { answer: Answer::Pairs(page), as_of } => Ok((page, as_of)),
+                    Reply { .. } => Err(Failure::Mismatch),
+                };
+            let (pairs, as_of) = everything(page).await?;
+            Ok(output.list(&pairs, |pairs| show::pairs(pairs, as_of))?)
+        }),
+        PairCommand::Remove { pair, common } => {
+            once(common, Operation::RemovePair { pair }, output)
+        }
+    }
+}
+
+fn group(command: GroupCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        GroupCommand::Add { name, ttl, common } => {
+            once(common, Operation::AddGroup { name, ttl }, output)
+        }
+        GroupCommand::List { common } => session(common, async |desk| {
+            let page =
+                async |after: Option<u64>| match desk.ask(Operation::ListGroups { after }).await? {
+                    Reply { answer: Answer::Groups(page), as_of } => Ok((page, as_of)),
+                    Reply { .. } => Err(Failure::Mismatch),
+                };
+            let (groups, _) = everything(page).await?;
+            Ok(output.list(&groups, show::groups)?)
+        }),
+        GroupCommand::Show { group, common } => session(common, async |desk| {
+            let (list, members, as_of) = desk.show(&group).await?;
+            Ok(output.group(&list, &members, as_of)?)
+        }),
+        GroupCommand::Remove { group, common } => {
+            once(common, Operation::RemoveGroup { group }, output)
+        }
+        GroupCommand::AddMember { group, member, expires, common } => {
+            let member = asked(member);
+            once(common, Operation::AddMember { group, member, expires }, output)
+        }
+        GroupCommand::RemoveMember { group, member, common } => {
+            once(common, Operation::RemoveMember { group, member }, output)
+        }
+    }
+}
+
+fn agent(command: AgentCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        AgentCommand::Invite { name, groups, valid, common } => {
+            once(common, Operation::InviteAgent { name, groups, lifetime: valid }, output)
+        }
+        AgentCommand::List { all, common } => session(common, async |desk| {
+            let page = async |after: Option<AgentId>| match desk
+                .ask(Operation::ListAgents { all, after })
+                .await?
+            {
+                Reply { answer: Answer::Agents(page), as_of } => Ok((page, as_of)),
+                Reply { .. } => Err(Failure::Mismatch),
+            };
+            let (agents, as_of) = everything::<AgentView, _>(page).await?;
+            Ok(output.list(&agents, |agents| show::agents(agents, as_of))?)
+        }),
+        AgentCommand::SetGroups { agent, groups, common } => {
+            once(common, Operation::SetAgentGroups { agent, groups }, output)
+        }
+        AgentCommand::Revoke { agent, common } => {
+            once(common, Operation::RevokeAgent { agent }, output)
+        }
+    }
+}
+
+/// The command line knows that it is a pair, or a network with its note.
+fn asked(member: NewMember) -> MemberAsked {
+    match (member.pair, member.network, member.note) {
+        (Some(pair), _, _) => MemberAsked::Pair(pair),
+        (None, Some(network), Some(note)) => MemberAsked::Network { network, note },
+        (None, _, _) => unreachable!("the command line requires a pair, or a network and a note"),
+    }
+}
+
+/// One run's way to the operations.
+struct Desk {
+    way: Way,
+    config: Config,
+    org: Option<Reference>,
+}
+
+impl Desk {
+    async fn ask(&self, operation: Operation) -> Result<Reply, AskError> {
+        let request = Request { org: self.org.clone(), operation };
+        self.way.ask(&self.config, &request).await
+    }
+
+    /// Reads a group with all that it allows, and all its members.
+    async fn show(
+        &self,
+        group: &Reference,
+    ) -> Result<(GroupList, Vec<MemberView>, Timestamp), Failure> {
+        let (mut first, mut as_of) = (None, Timestamp::EPOCH);
+        let (entries, _) = everything(async |after: Option<Network>| {
+            match self.ask(Operation::ShowGroup { group: group.clone(), after }).await? {
+                Reply { answer: Answer::Group(mut list), as_of: time } => {
+                    let page = std::mem::replace(&mut list.allowed, Page::empty());
+                    first.get_or_insert(list);
+                    as_of = time;
+                    Ok((page, time))
+                }
+                Reply { .. } => Err(Failure::Mismatch),
+            }
+        })
+        .await?;
+        let (members, _) = everything(async |after: Option<MemberId>| {
+            match self.ask(Operation::ListMembers { group: group.clone(), after }).await? {
+                Reply { answer: Answer::Members(page), as_of } => Ok((page, as_of)),
+                Reply { .. } => Err(Failure::Mismatch),
+            }
+        })
+        .await?;
+        let mut list = first.ok_or(Failure::Mismatch)?;
+        list.allowed.items = entries;
+        Ok((list, members, as_of))
+    }
+}
+
+/// Asks for one page after the other; answers all items and the time of the last page.
+async fn everything<T, C>(
+    mut page: impl AsyncFnMut(Option<C>) -> Result<(Page<T, C>, Timestamp), Failure>,
+) -> Result<(Vec<T>, Timestamp), Failure> {
+    let (mut items, mut after) = (Vec::new(), None);
+    loop {
+        let (next, as_of) = page(after).await?;
+        items.extend(next.items);
+        after = next.next;
+        if after.is_none() {
+            return Ok((items, as_of));
+        }
+    }
+}
+
+/// Has one operation carried out and prints the answer.
+fn once(common: Common, operation: Operation, output: &Output) -> Result<(), Failure> {
+    once_in(common, operation, output, Shape::Plain)
+}
+
+fn once_in(
+    common: Common,
+    operation: Operation,
+    output: &Output,
+    shape: Shape,
+) -> Result<(), Failure> {
+    session(common, async |desk| {
+        let reply = desk.ask(operation).await?;
+        Ok(output.reply(&reply, shape)?)
+    })
+}
+
+/// Finds the way to the operations, works with it, and leaves everything closed behind.
+fn session(
+    common: Common,
+    work: impl AsyncFnOnce(&Desk) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let config = Config::load(&common.configured.config)?;
+    runtime()?.block_on(async {
+        let desk = Desk { way: Way::find(&config).await?, config, org: common.org };
+        let worked = work(&desk).await;
+        desk.way.close().await;
+        worked
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+impl Failure {
+    /// The exit code; `--help` says what each means.
+    fn code(&self) -> u8 {
+        match self {
+            Failure::Ask(AskError::Refused(problem)) if problem.status < 500 => 3,
+            Failure::Ask(AskError::Unreachable(_)) | Failure::Unreachable(_) => 4,
+            Failure::Serve(ServeError::StoreFailed) => 5,
+            Failure::Ask(AskError::Refused(_) | AskError::Lost { .. })
+            | Failure::Config(_)
+            | Failure::Init(_)
+            | Failure::Serve(_)
+            | Failure::Output(_)
+            | Failure::Mismatch => 1,
+        }
+    }
+
+    /// The failure for scripts.
+    fn to_json(&self) -> serde_json::Value {
+        let error = match self {
+            Failure::Config(ConfigError::Mistakes { path, mistakes }) => {
+                let mistake = |mistake: &postern_shared::document::Mistake| {
+                    json!({
+                        "line": mistake.line,
+                        "column": mistake.column,
+                        "path": mistake.path,
+                        "message": mistake.message,
+                    })
+                };
+                let mistakes: Vec<_> = mistakes.iter().map(mistake).collect();
+                return json!({"file": path, "mistakes": mistakes});
+            }
+            Failure::Ask(AskError::Refused(problem)) => json!(problem),
+            Failure::Config(ConfigError::Read { .. })
+            | Failure::Ask(_)
+            | Failure::Unreachable(_)
+            | Failure::Init(_)
+            | Failure::Serve(_)
+            | Failure::Output(_)
+            | Failure::Mismatch => json!({"detail": chain(self)}),
+        };
+        json!({"error": error})
+    }
+}
+
+/// What is printed of an answer for scripts: its content, without the word for what it is.
+fn content(answer: &Answer) -> Result<serde_json::Value, serde_json::Error> {
+    fn of(content: &impl Serialize) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(content)
+    }
+    match answer {
+        Answer::KeyMinted(it) => of(it),
+        Answer::Keys(it) => of(it),
+        Answer::PairAdded(it) => of(it),
+        Answer::Pairs(it) => of(it),
+        Answer::GroupAdded(it) => of(it),
+        Answer::Groups(it) => of(it),
+        Answer::Group(it) => of(it),
+        Answer::MemberAdded(it) => of(it),
+        Answer::Members(it) => of(it),
+        Answer::AgentInvited(it) => of(it),
+        Answer::Agents(it) => of(it),
+        Answer::AgentGroupsSet(it) => of(it),
+        Answer::Removed(it) => of(it),
+    }
+}

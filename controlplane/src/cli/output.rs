@@ -1,0 +1,195 @@
+//! Standard output and standard error. Secrets are written here and nowhere else.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use postern_shared::time::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use super::init::Made;
+use super::{Failure, content, qr, show};
+use crate::config::ConfigError;
+use crate::http::problem::chain;
+use crate::operator::{Answer, GroupList, MemberKindView, MemberView, Reply, Revealed};
+
+/// Where answers go, and in which form.
+#[derive(Debug)]
+pub(super) struct Output {
+    json: bool,
+}
+
+/// How an answer is shown to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// As text.
+    Plain,
+    /// With the bookmark as a QR code behind it.
+    WithQr,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Output {
+        Output { json }
+    }
+
+    /// Prints a list: as a JSON array, or as the text that `render` makes of it.
+    pub(super) fn list<T: Serialize>(
+        &self,
+        items: &[T],
+        render: impl FnOnce(&[T]) -> String,
+    ) -> io::Result<()> {
+        if self.json { print_json(&items) } else { print(&render(items)) }
+    }
+
+    /// Prints a group: what it allows, and its members.
+    pub(super) fn group(
+        &self,
+        list: &GroupList,
+        members: &[MemberView],
+        now: Timestamp,
+    ) -> io::Result<()> {
+        if !self.json {
+            return print(&show::group(list, members, now));
+        }
+        print_json(&json!({
+            "group": list.group,
+            "as_of": now,
+            "epoch": list.epoch,
+            "revision": list.revision,
+            "digest": list.digest,
+            "entries": list.allowed.items,
+            "members": members,
+        }))
+    }
+
+    /// Prints what became of one operation.
+    pub(super) fn reply(&self, reply: &Reply, shape: Shape) -> io::Result<()> {
+        if self.json { print_json(&content(&reply.answer)?) } else { print(&text(reply, shape)?) }
+    }
+
+    /// Prints what `init` made, and what to do next.
+    pub(super) fn made(&self, made: &Made) -> io::Result<()> {
+        if self.json {
+            return print_json(made);
+        }
+        let config = show::escaped(&made.config.to_string_lossy());
+        print(&format!(
+            "The control plane is ready in {}.\n\n\
+             First API key, shown only now; it works from {}:\n\n    {}\n\n\
+             Next:\n    \
+             postern-controlplane serve --config {config}\n    \
+             postern-controlplane group add ssh --config {config}\n    \
+             postern-controlplane pair add laptop --qr --config {config}\n    \
+             postern-controlplane group add-member ssh --pair laptop --config {config}\n    \
+             postern-controlplane agent invite web-1 --group ssh --config {config}\n",
+            show::escaped(&made.data_dir.to_string_lossy()),
+            show::origins(&made.key.key.origins),
+            secret(&made.key.secret),
+        ))
+    }
+
+    /// Says that a configuration is good.
+    pub(super) fn checked(&self, file: &Path) -> io::Result<()> {
+        if self.json {
+            return print_json(&json!({"file": file, "mistakes": []}));
+        }
+        print(&format!("{}: no mistakes\n", show::escaped(&file.to_string_lossy())))
+    }
+
+    /// Says on standard error why something was not done.
+    pub(super) fn failure(&self, failure: &Failure) {
+        let text = match (self.json, failure) {
+            (true, _) => failure.to_json().to_string(),
+            // Lines of `file:line:column`, which editors find.
+            (false, Failure::Config(ConfigError::Mistakes { .. })) => {
+                escaped_lines(&chain(failure))
+            }
+            (false, _) => format!("error: {}", escaped_lines(&chain(failure))),
+        };
+        // Nothing is left to do where even this cannot be printed.
+        drop(writeln!(io::stderr(), "{text}"));
+    }
+}
+
+fn text(reply: &Reply, shape: Shape) -> io::Result<String> {
+    let now = reply.as_of;
+    Ok(match &reply.answer {
+        Answer::KeyMinted(minted) => format!(
+            "Key {} ({}), works from {}, ends {}.\nIts secret, shown only now:\n\n    {}\n",
+            show::escaped(minted.key.name.as_str()),
+            minted.key.id,
+            show::origins(&minted.key.origins),
+            show::expiry(minted.key.expires_at, now),
+            secret(&minted.secret),
+        ),
+        Answer::PairAdded(added) => {
+            let (pair, bookmark) = (&added.pair.pair, secret(&added.bookmark));
+            let drawn = match shape {
+                Shape::Plain => String::new(),
+                Shape::WithQr => format!("\n{}", qr::draw(bookmark).map_err(io::Error::other)?),
+            };
+            format!(
+                "Pair {}, {} ({}).\nIts secrets, shown only now:\n\n    bookmark    {bookmark}\n    \
+                 server key  {}\n{drawn}",
+                pair.number,
+                show::escaped(pair.name.as_str()),
+                pair.id,
+                secret(&added.server_key),
+            )
+        }
+        Answer::GroupAdded(group) => {
+            let name = show::escaped(group.name.as_str());
+            format!("Group {}, {name} ({}).\n", group.number, group.id)
+        }
+        Answer::MemberAdded(member) => {
+            let who = match &member.kind {
+                MemberKindView::Pair(pair) => format!("pair {}, {}", pair.number, pair.name),
+                MemberKindView::Network { network, note } => format!("{network}, {note}"),
+            };
+            let (who, until) = (show::escaped(&who), show::expiry(member.expires_at, now));
+            format!("Member {who} ({}), ends {until}.\n", member.id)
+        }
+        Answer::AgentInvited(invited) => format!(
+            "Give this to `postern-agent enroll` on {}. It is shown only now, is good once, and ends \
+             {}:\n\n    {}\n",
+            show::escaped(invited.name.as_str()),
+            show::time(invited.expires_at, now),
+            secret(&invited.invitation),
+        ),
+        Answer::AgentGroupsSet(agent) => {
+            let groups = show::group_names(&agent.groups);
+            format!("{} follows {}.\n", show::escaped(agent.name.as_str()), show::escaped(&groups))
+        }
+        Answer::Removed(removed) => {
+            format!("{} ({}) is gone.\n", show::escaped(&removed.name), removed.id)
+        }
+        Answer::Keys(page) => show::keys(&page.items, now),
+        Answer::Pairs(page) => show::pairs(&page.items, now),
+        Answer::Groups(page) => show::groups(&page.items),
+        Answer::Group(list) => show::group(list, &[], now),
+        Answer::Members(page) => show::members(&page.items, now),
+        Answer::Agents(page) => show::agents(&page.items, now),
+    })
+}
+
+/// The one place where a secret turns into text that is printed.
+fn secret(secret: &Revealed) -> &str {
+    secret.expose()
+}
+
+fn escaped_lines(text: &str) -> String {
+    text.lines().map(show::escaped).collect::<Vec<_>>().join("\n")
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}
+
+fn print_json(value: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}

@@ -1,0 +1,303 @@
+//! The daemon's life: everything put together, kept going, and taken apart in order.
+//!
+//! | state | ends when | goes to |
+//! | --- | --- | --- |
+//! | starting: configuration, store, sockets | all of it is there | serving; the process ends when not |
+//! | serving | SIGTERM or SIGINT | draining |
+//! | serving | SIGHUP | serving, with what can be reloaded |
+//! | serving | the store fails | the process ends at once: start-up is recovery |
+//! | draining: requests finish, then the writer | all is done, or the limit is reached | the end |
+
+mod log;
+mod service_manager;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::timeout;
+
+use self::log::LogControl;
+use self::service_manager::ServiceManager;
+use crate::chance::{Chance, OsChance};
+use crate::clock::SteadyClock;
+use crate::config::{Config, ConfigError, TlsFiles};
+use crate::data_dir::{DataDir, DataDirError, plane, read_sealing_key};
+use crate::engine::{Engine, StartError, Stopped};
+use crate::http::Border;
+use crate::http::border::finish;
+use crate::http::problem::chain;
+use crate::metrics::{Metrics, MetricsError, Readiness};
+use crate::operator::route;
+use crate::server::{
+    Certificates, Limits, ListenError, Listener, Server, TlsError, TrustedProxies,
+};
+use crate::store::{OpenError, Options, RedbStore, Store as _};
+
+/// On top of the drain limit of the connections, for the writer and the way out.
+const WAY_OUT: Duration = Duration::from_secs(5);
+
+/// Why the daemon did not start, or ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system refused threads or signal handlers.
+    #[error("cannot start")]
+    System(#[from] io::Error),
+    /// The metrics cannot be collected.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store cannot be loaded.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A file of the data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The store failed. What was acknowledged is durable; starting again is recovery.
+    #[error("the store failed; start again, start-up is recovery")]
+    StoreFailed,
+}
+
+/// Runs the daemon until it is asked to stop.
+pub fn serve(config_path: &Path) -> Result<(), ServeError> {
+    let config = Config::load(config_path)?;
+    let log = LogControl::install(config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(live(config_path, config, log));
+    leave(runtime);
+    ended
+}
+
+/// Waits for nothing: what was acknowledged is durable, and what was not was never promised.
+fn leave(runtime: Runtime) {
+    runtime.shutdown_background();
+}
+
+async fn live(config_path: &Path, config: Config, log: LogControl) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut daemon = Daemon::start(config, log).await?;
+    let manager = ServiceManager::ready(&daemon.engine);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    loop {
+        tokio::select! {
+            biased;
+            () = daemon.writer_ended() => return Err(ServeError::StoreFailed),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                manager.reloading();
+                daemon.reload(config_path).await;
+                manager.reloaded();
+            }
+        }
+    }
+    manager.stopping();
+    daemon.drain().await
+}
+
+/// Everything that runs.
+struct Daemon {
+    config: Config,
+    log: LogControl,
+    engine: Engine,
+    writer: JoinHandle<thread::Result<()>>,
+    certificates: Vec<(TlsFiles, Arc<Certificates>)>,
+    /// Servers and what keeps them going; all end when `stop` turns true.
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Daemon {
+    /// Starts in the order in which one thing needs the other: files, store, sockets.
+    async fn start(config: Config, log: LogControl) -> Result<Daemon, ServeError> {
+        let metrics = Metrics::install()?;
+        let data = DataDir::of(&config);
+        let sealing_key = data.sealing_key(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref());
+        // Missing or damaged, it is to be known now, not when something has to be unsealed.
+        read_sealing_key(&sealing_key)?;
+        let plane = plane(&config)?;
+        let certificates = load_certificates(&config)?;
+        let (engine, writer, clock) = start_engine(data.store()).await?;
+        let readiness = Readiness::default();
+
+        let mut daemon = Daemon {
+            writer: spawn_blocking(move || writer.join()),
+            engine: engine.clone(),
+            tasks: JoinSet::new(),
+            stop: watch::Sender::new(false),
+            certificates,
+            log,
+            config,
+        };
+        let border = || Border::new(daemon.config.proxies.clone(), clock.clone(), &OsChance);
+        let public = finish(readiness.router(), border());
+        let control = finish(route::router(engine, plane), border());
+        daemon.open(public, control, &metrics)?;
+        daemon.keep_going(metrics, clock);
+        Ok(daemon)
+    }
+
+    /// Opens all sockets, then serves them: no request is taken unless everything is there.
+    fn open(
+        &mut self,
+        public: Router,
+        control: Router,
+        metrics: &Metrics,
+    ) -> Result<(), ServeError> {
+        let config = &self.config;
+        let (limits, proxies) = (config.limits.clone(), config.proxies.clone());
+        let public = Server::new(public, limits, proxies.clone());
+        let control = Server::new(control, Limits::OPERATOR, TrustedProxies::NONE);
+        let figures = Server::new(metrics.router(), Limits::OPERATOR, proxies);
+        let mut serving = vec![(control, Listener::unix(&config.control_socket)?)];
+        for listen in &config.listen {
+            let certificates = listen.tls.as_ref().and_then(|tls| self.certificates_of(tls));
+            serving.push((public.clone(), Listener::tcp(listen.address, certificates)?));
+        }
+        if let Some(address) = config.metrics {
+            serving.push((figures, Listener::tcp(address, None)?));
+        }
+        for (server, listener) in serving {
+            if let Some(address) = listener.local_address() {
+                tracing::info!(%address, "listening");
+            }
+            let stop = self.stop.subscribe();
+            self.tasks.spawn(async move { server.serve(listener, stop).await });
+        }
+        Ok(())
+    }
+
+    fn certificates_of(&self, files: &TlsFiles) -> Option<Arc<Certificates>> {
+        let found = self.certificates.iter().find(|(of, _)| of == files);
+        found.map(|(_, certificates)| Arc::clone(certificates))
+    }
+
+    /// Starts what runs beside the servers.
+    fn keep_going(&mut self, metrics: Metrics, clock: Arc<SteadyClock>) {
+        for (_, certificates) in &self.certificates {
+            let (certificates, stop) = (Arc::clone(certificates), self.stop.subscribe());
+            self.tasks.spawn(async move {
+                if let Err(error) = certificates.follow_files(stop).await {
+                    let error = chain(&error);
+                    tracing::error!(error, "certificates are reloaded on SIGHUP only");
+                }
+            });
+        }
+        self.tasks.spawn(metrics.upkeep(self.stop.subscribe()));
+        self.tasks.spawn(show_skew(clock, self.stop.subscribe()));
+    }
+
+    /// Resolves when the writer has ended, which it does only after a failure.
+    async fn writer_ended(&mut self) {
+        // Whether it panicked or said so makes no difference: nothing can be committed any more.
+        drop((&mut self.writer).await);
+    }
+
+    /// Takes over from the file what can change while the daemon runs. A bad file changes nothing.
+    async fn reload(&mut self, config_path: &Path) {
+        let path = config_path.to_owned();
+        let loaded = spawn_blocking(move || Config::load(&path)).await;
+        match loaded.expect("reading a configuration does not panic") {
+            Ok(new) => {
+                self.log.set(new.log);
+                self.config.log = new.log;
+                if new != self.config {
+                    tracing::warn!("only the log level was taken over; the rest needs a restart");
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "kept the old configuration");
+            }
+        }
+        for (files, certificates) in &self.certificates {
+            let certificates = Arc::clone(certificates);
+            let reloaded = spawn_blocking(move || certificates.reload()).await;
+            match reloaded.expect("reading a certificate does not panic") {
+                Ok(true) => {
+                    let path = files.certificate.display();
+                    tracing::info!(%path, "took the new certificate into use");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(error = chain(&error), "kept the old certificate"),
+            }
+        }
+        tracing::info!("reloaded");
+    }
+
+    /// Lets requests finish, then has the writer end after everything that waits for it.
+    async fn drain(mut self) -> Result<(), ServeError> {
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        let limit = self.config.limits.drain + WAY_OUT;
+        let drained = timeout(limit, async { while self.tasks.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+        self.engine.stop().await;
+        self.writer_ended().await;
+        match *self.engine.watch_stopped().borrow() {
+            Some(Stopped::Asked) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Some(Stopped::StoreFailed) | None => Err(ServeError::StoreFailed),
+        }
+    }
+}
+
+fn load_certificates(config: &Config) -> Result<Vec<(TlsFiles, Arc<Certificates>)>, TlsError> {
+    let mut certificates: Vec<(TlsFiles, Arc<Certificates>)> = Vec::new();
+    for files in config.listen.iter().filter_map(|listen| listen.tls.as_ref()) {
+        if certificates.iter().all(|(loaded, _)| loaded != files) {
+            certificates.push((files.clone(), Certificates::load(&files.certificate, &files.key)?));
+        }
+    }
+    Ok(certificates)
+}
+
+/// Opens the store and starts the writer; on a thread that may block, since all of the file is
+/// checked.
+async fn start_engine(
+    path: PathBuf,
+) -> Result<(Engine, thread::JoinHandle<()>, Arc<SteadyClock>), ServeError> {
+    let started = spawn_blocking(move || {
+        let store = RedbStore::open(&path, Options::default())?;
+        let clock = Arc::new(SteadyClock::start(store.high_water()));
+        let chance: Arc<dyn Chance> = Arc::new(OsChance);
+        let (engine, writer) = Engine::start(Box::new(store), clock.clone(), chance)?;
+        Ok((engine, writer, clock))
+    });
+    started.await.expect("opening the store does not panic")
+}
+
+/// Shows in the figures how far the wall clock has moved since the start.
+async fn show_skew(clock: Arc<SteadyClock>, mut stop: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(15);
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = ticks.tick() => metrics::gauge!("postern_clock_skew_seconds").set(clock.skew()),
+        }
+    }
+}
