@@ -1,1 +1,25 @@
-//! The agent of Postern.
+//! The agent of Postern: follows allowlists and keeps firewalls equal to them.
+
+mod cache;
+mod chance;
+pub mod cli;
+mod client;
+mod clock;
+mod config;
+mod control;
+mod credential;
+mod daemon;
+mod directory;
+mod disk;
+mod enroll;
+mod firewalls;
+mod lists;
+mod lock;
+mod log;
+mod reconcile;
+mod report;
+mod source;
+mod status;
+pub mod target;
+#[cfg(test)]
+mod testing;

@@ -1,9 +1,13 @@
 //! The control plane of Postern: tracks reported addresses, resolves them into one allowlist per
 //! group, and tells whoever follows.
 
+mod api;
+pub mod app;
+mod beacon;
 pub mod chance;
 pub mod cli;
 pub mod clock;
+mod compat;
 pub mod config;
 pub mod data_dir;
 pub mod domain;

@@ -140,10 +140,6 @@ async fn a_success_is_an_envelope() {
 async fn request_ids_are_ours_and_never_the_same() {
     let app = app();
     let id = async || {
-        let request = Request::get("/id").header("x-request-id", "req_forged\u{7f}");
-        let request = request.body(Body::empty());
-        // A control character is no header value at all: what could be forged is plain text.
-        assert!(request.is_err());
         let request = Request::get("/id").header("x-request-id", "req_forged");
         let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let header = response.headers()["x-request-id"].to_str().unwrap().to_owned();

@@ -199,6 +199,11 @@ impl Engine {
         self.hub.clock.now()
     }
 
+    /// Where the plane's time comes from.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.hub.clock)
+    }
+
     /// The source of ids and secrets.
     pub fn chance(&self) -> &dyn Chance {
         self.hub.chance.as_ref()

@@ -84,3 +84,39 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+    use crate::server::activity::{Activity, Reason, Verdict};
+    use crate::server::limits::Limits;
+
+    #[tokio::test]
+    async fn who_took_everything_in_the_end_is_not_slow_any_more() {
+        const ROOM_BYTES: usize = 64;
+        let (now, limits) = (Instant::now(), Limits::PUBLIC);
+        let later = now + limits.write * 2;
+        let activity = SharedActivity::new(Activity::new(now, later + limits.age));
+        activity.lock().begin(false);
+        activity.lock().read(now);
+        let (socket, mut client) = duplex(ROOM_BYTES);
+        let mut socket = Noted::new(socket, activity.clone());
+
+        tokio::select! {
+            biased;
+            _ = socket.write_all(&[0; 2 * ROOM_BYTES]) => panic!("there is no room for it"),
+            () = ready(()) => {}
+        }
+        let while_blocked = activity.lock().verdict(&limits, later);
+        client.read_exact(&mut [0; ROOM_BYTES]).await.unwrap();
+        socket.write_all(&[0; ROOM_BYTES / 2]).await.unwrap();
+        socket.flush().await.unwrap();
+
+        assert_eq!(while_blocked, Verdict::Close(Reason::Write));
+        assert!(matches!(activity.lock().verdict(&limits, later), Verdict::Wait(_)));
+    }
+}

@@ -26,6 +26,9 @@ use tokio::time::timeout;
 /// Longer than anything here may take; whoever waits this long has found a fault.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How late a limit may be noticed on a machine that has much else to do.
+pub(crate) const LATE: Duration = Duration::from_secs(5);
+
 /// Limits that a test can wait for.
 pub(crate) const SHORT: Limits = Limits {
     handshake: Duration::from_millis(300),
@@ -38,6 +41,7 @@ pub(crate) const SHORT: Limits = Limits {
     head_bytes: 8 * 1024,
     body_bytes: 4 * 1024,
     streams: 8,
+    resets: 4,
     ..Limits::PUBLIC
 };
 

@@ -1,0 +1,323 @@
+//! The command line.
+//!
+//! | exit code | meaning |
+//! | --- | --- |
+//! | 0 | done; `plan`: nothing to change; `why`: the address gets in; `status`: all is well |
+//! | 1 | failed; `check`: there are mistakes |
+//! | 2 | `plan`: there is something to change |
+//! | 3 | the answer is no: `why`: the address does not get in; `status`: something is in trouble |
+//! | 64 | the command line is wrong |
+//! | 75 | another agent is running with this state directory |
+//! | 78 | the configuration or the credential is wrong or missing |
+
+mod offline;
+mod output;
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use postern_shared::document::Mistake;
+use serde::Serialize;
+
+use self::output::Output;
+use crate::cache::Cache;
+use crate::client::chain;
+use crate::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::control::protocol::{Confirmed, Flushed, Planned, Reloaded, Request, Why};
+use crate::control::{AskError, ask};
+use crate::daemon::{self, DaemonError};
+use crate::enroll::{self, INVITATION_BYTES_MAX, Invitation};
+use crate::firewalls::HostFirewalls;
+use crate::status::Status;
+
+const FAILED: u8 = 1;
+const CHANGES: u8 = 2;
+const NO: u8 = 3;
+const USAGE: u8 = 64;
+const ALREADY_RUNNING: u8 = 75;
+const CONFIGURATION: u8 = 78;
+
+/// Keeps this host's firewall equal to the allowlists that it follows.
+#[derive(Debug, Parser)]
+#[command(name = "postern-agent", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Answers in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trades an invitation, read from standard input, for this host's credential.
+    Enroll(Enroll),
+    /// Follows the control plane and keeps the targets; runs until it is told to stop.
+    Run,
+    /// Reads a configuration and names all that is wrong with it.
+    Check {
+        /// The configuration to read.
+        file: PathBuf,
+    },
+    /// Shows what would change, without changing it; works without a running agent too.
+    Plan,
+    /// Shows how the agent is.
+    Status,
+    /// Says whether an address gets in, and why.
+    Why {
+        /// The address.
+        address: IpAddr,
+        /// The port, where only its service is asked for.
+        port: Option<u16>,
+    },
+    /// Empties the targets; what drops packets stays, and so do the fail-safe networks. The agent
+    /// keeps them empty until `reload` or a restart.
+    Flush,
+    /// Withdraws entries that a new list left out and that the agent held back.
+    Accept {
+        /// Only of this group: its name, number or id.
+        group: Option<String>,
+    },
+    /// Reads the configuration again, and fills again what was flushed.
+    Reload,
+}
+
+#[derive(Debug, Args)]
+struct Enroll {
+    /// Reads the invitation from this file instead.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Puts the new credential in the place of an older one.
+    #[arg(long)]
+    replace: bool,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done; plan: nothing to change; why: gets in; status: all is well
+  1   failed; check: there are mistakes
+  2   plan: there is something to change
+  3   why: does not get in; status: something is in trouble
+  64  the command line is wrong
+  75  another agent is running with this state directory
+  78  the configuration or the credential is wrong or missing";
+
+/// Runs the command line. The caller has installed the TLS provider.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and nobody is left to tell of a closed pipe.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let output = Output { json: cli.common.json };
+    ExitCode::from(run(cli.command, &cli.common.config, output).unwrap_or_else(|failure| {
+        output.error(&failure.message);
+        failure.code
+    }))
+}
+
+/// Why a command ended early, and with which exit code.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+fn run(command: Command, config: &Path, output: Output) -> Result<u8, Failure> {
+    match command {
+        Command::Enroll(arguments) => enrol(&arguments, config, output),
+        Command::Run => {
+            runtime()?.block_on(daemon::run(config.to_owned(), HostFirewalls))?;
+            Ok(0)
+        }
+        Command::Check { file } => Ok(check(&file, output)),
+        Command::Plan => plan(config, output),
+        Command::Status => {
+            let status: Status = ask(&socket(config)?, &Request::Status)?;
+            output.answer(&status, || output::status(&status));
+            Ok(if status.troubles.is_empty() { 0 } else { NO })
+        }
+        Command::Why { address, port } => {
+            let why: Why = ask(&socket(config)?, &Request::Why { address, port })?;
+            output.answer(&why, || output::why(&why));
+            let gets_in = why.verdicts.iter().any(|verdict| verdict.is_open);
+            Ok(if gets_in { 0 } else { NO })
+        }
+        Command::Flush => flush(config, output),
+        Command::Accept { group } => {
+            let done: Confirmed = ask(&socket(config)?, &Request::Accept { group })?;
+            output.answer(&done, || format!("withdrew {} entries", done.withdrawn));
+            Ok(0)
+        }
+        Command::Reload => {
+            let done: Reloaded = ask(&socket(config)?, &Request::Reload)?;
+            output.answer(&done, || format!("reloaded; {} targets", done.targets));
+            Ok(0)
+        }
+    }
+}
+
+fn enrol(arguments: &Enroll, path: &Path, output: Output) -> Result<u8, Failure> {
+    // A host is often enrolled before anybody has written its configuration.
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(ConfigError::Io { .. }) if path == Path::new(DEFAULT_PATH) => Config::default(),
+        Err(error) => return Err(error.into()),
+    };
+    let text = match &arguments.from {
+        Some(file) => read_invitation(std::fs::File::open(file)),
+        None => read_invitation(Ok(std::io::stdin())),
+    };
+    let text = text.map_err(|error| Failure {
+        code: FAILED,
+        message: format!("could not read the invitation: {error}"),
+    })?;
+    let invitation: Invitation =
+        text.parse().map_err(|error| Failure { code: FAILED, message: chain(&error) })?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let place = daemon::place(&config);
+    let enrolled = runtime()?
+        .block_on(enroll::enrol(&invitation, host, place.path(), arguments.replace))
+        .map_err(|error| Failure { code: FAILED, message: chain(&error) })?;
+    // Only spares the first run a second look: what cannot be saved is told again.
+    let saved = Cache::open(&config.state_dir).map(|cache| cache.save_groups(&enrolled.groups));
+    if let Err(error) = saved.flatten() {
+        output.error(&format!("the names of the groups could not be saved: {error}"));
+    }
+    let answer = output::Enrolled::new(&enrolled, place.path());
+    output.answer(&answer, || answer.to_string());
+    Ok(0)
+}
+
+fn read_invitation(source: std::io::Result<impl Read>) -> std::io::Result<String> {
+    let mut text = String::new();
+    source?.take(INVITATION_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn check(file: &Path, output: Output) -> u8 {
+    #[derive(Serialize)]
+    struct Checked<'a> {
+        file: &'a Path,
+        error: Option<String>,
+        mistakes: Vec<Placed<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Placed<'a> {
+        line: u64,
+        column: u64,
+        path: &'a str,
+        message: &'a str,
+    }
+    fn placed(mistake: &Mistake) -> Placed<'_> {
+        let Mistake { line, column, path, message } = mistake;
+        Placed { line: *line, column: *column, path, message }
+    }
+    match Config::load(file) {
+        Ok(config) => {
+            let checked = Checked { file, error: None, mistakes: Vec::new() };
+            output.answer(&checked, || {
+                format!("{}: good; {} targets", file.display(), config.targets.len())
+            });
+            0
+        }
+        Err(error) => {
+            let mistakes = match &error {
+                ConfigError::Mistakes { mistakes, .. } => mistakes.iter().map(placed).collect(),
+                ConfigError::Io { .. } => Vec::new(),
+            };
+            let text = chain(&error);
+            let io = mistakes.is_empty().then(|| text.clone());
+            output.answer(&Checked { file, error: io, mistakes }, || text);
+            FAILED
+        }
+    }
+}
+
+fn plan(path: &Path, output: Output) -> Result<u8, Failure> {
+    let config = Config::load(path)?;
+    let planned: Vec<Planned> = match ask(&config.control, &Request::Plan) {
+        Err(AskError::NotRunning(_)) => {
+            runtime()?.block_on(offline::plan(&config, &HostFirewalls))?
+        }
+        other => other?,
+    };
+    output.answer(&planned, || output::plan(&planned));
+    let has_failed = planned.iter().any(|plan| plan.error.is_some());
+    let has_changes = planned.iter().any(|plan| !plan.text.is_empty());
+    Ok(if has_failed {
+        FAILED
+    } else if has_changes {
+        CHANGES
+    } else {
+        0
+    })
+}
+
+fn flush(path: &Path, output: Output) -> Result<u8, Failure> {
+    let config = Config::load(path)?;
+    let flushed: Vec<Flushed> = match ask(&config.control, &Request::Flush) {
+        Err(AskError::NotRunning(_)) => {
+            runtime()?.block_on(offline::flush(&config, &HostFirewalls))?
+        }
+        other => other?,
+    };
+    output.answer(&flushed, || output::flush(&flushed));
+    let has_failed = flushed.iter().any(|flush| flush.error.is_some());
+    Ok(if has_failed { FAILED } else { 0 })
+}
+
+fn socket(path: &Path) -> Result<PathBuf, Failure> {
+    Ok(Config::load(path)?.control)
+}
+
+/// One thread: the agent waits nearly always, and every further thread costs memory.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure {
+        code: FAILED,
+        message: format!("could not start the runtime: {error}"),
+    })
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure { code: CONFIGURATION, message: chain(&error) }
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Failure {
+        Failure { code: FAILED, message: chain(&error) }
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Failure {
+        let code = match &error {
+            DaemonError::Lock(crate::lock::LockError::Held { .. }) => ALREADY_RUNNING,
+            DaemonError::Config(_) | DaemonError::Credential(_) => CONFIGURATION,
+            DaemonError::Lock(crate::lock::LockError::Io { .. })
+            | DaemonError::Client(_)
+            | DaemonError::StateDir { .. }
+            | DaemonError::Control { .. }
+            | DaemonError::Signals(_)
+            | DaemonError::TaskEnded => FAILED,
+        };
+        Failure { code, message: chain(&error) }
+    }
+}

@@ -1,0 +1,91 @@
+//! Commands that work without a running agent, from what the last one left on the disk.
+
+use postern_shared::plan::Plan;
+
+use crate::cache::{Cache, Witness};
+use crate::client::chain;
+use crate::clock::{Clock, SteadyClock};
+use crate::config::Config;
+use crate::control::protocol::{Flushed, Planned};
+use crate::daemon::followed;
+use crate::directory::Directory;
+use crate::firewalls::Firewalls;
+use crate::lists::Lists;
+use crate::reconcile::Pending;
+use crate::target::Target;
+
+use super::{FAILED, Failure};
+
+/// Says what a run would do with the lists that the last one saved.
+pub(super) async fn plan(
+    config: &Config,
+    firewalls: &impl Firewalls,
+) -> Result<Vec<Planned>, Failure> {
+    let (lists, directory, clock) = saved(config)?;
+    let mut plans = Vec::new();
+    for target in &config.targets {
+        let opened = firewalls.open(target, &config.policy.failsafe, &directory);
+        let planned = match opened {
+            Ok(mut opened) => plan_one(&mut opened, &lists, &clock).await,
+            Err(why) => Err(why),
+        };
+        let target = target.name.clone();
+        plans.push(match planned {
+            Ok((changes, text)) => Planned { target, changes, text, error: None },
+            Err(error) => Planned { target, changes: 0, text: String::new(), error: Some(error) },
+        });
+    }
+    Ok(plans)
+}
+
+async fn plan_one(
+    target: &mut impl Target,
+    lists: &Lists,
+    clock: &SteadyClock,
+) -> Result<(usize, String), String> {
+    let now = clock.now();
+    target.refresh(now).await.map_err(|error| chain(&error))?;
+    let observed = target.observed();
+    let groups: Vec<_> = observed.keys().copied().collect();
+    let wanted = lists
+        .wanted(&groups, observed, &Pending::All, false, now)
+        .ok_or("no list was saved for every group of it; the agent would wait for them")?;
+    let changes = wanted.plans.values().map(Plan::len).sum();
+    if changes == 0 && target.is_settled() {
+        return Ok((0, String::new()));
+    }
+    Ok((changes, target.preview(&wanted.plans)))
+}
+
+/// Empties the targets. The next run fills them again.
+pub(super) async fn flush(
+    config: &Config,
+    firewalls: &impl Firewalls,
+) -> Result<Vec<Flushed>, Failure> {
+    let (_, directory, clock) = saved(config)?;
+    let mut flushed = Vec::new();
+    for target in &config.targets {
+        let opened = firewalls.open(target, &config.policy.failsafe, &directory);
+        let result = match opened {
+            Ok(mut opened) => match opened.refresh(clock.now()).await {
+                Ok(_) => opened.flush().await.map_err(|error| chain(&error)),
+                Err(error) => Err(chain(&error)),
+            },
+            Err(why) => Err(why),
+        };
+        flushed.push(Flushed { target: target.name.clone(), error: result.err() });
+    }
+    Ok(flushed)
+}
+
+fn saved(config: &Config) -> Result<(Lists, Directory, SteadyClock), Failure> {
+    let cache = Cache::open(&config.state_dir).map_err(|error| Failure {
+        code: FAILED,
+        message: format!("could not use {}: {error}", config.state_dir.display()),
+    })?;
+    let clock = SteadyClock::start();
+    let directory = Directory(cache.load_groups());
+    let lists = Lists::new(&followed(config, &directory), config.policy.clone(), clock.now());
+    cache.restore(&lists, &Witness::of_this_boot(), &clock);
+    Ok((lists, directory, clock))
+}

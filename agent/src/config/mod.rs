@@ -1,0 +1,248 @@
+//! The agent's configuration file.
+//!
+//! What is in it is the host's own word: nothing of it can be changed from afar.
+
+mod read;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use postern_shared::document::Mistake;
+use postern_shared::ids::GroupId;
+use postern_shared::policy::LocalPolicy;
+
+use crate::client::PlaneUrl;
+use crate::target::nft::{OnExpiry, Ownership, Ports};
+
+/// Where the configuration is when nobody says otherwise.
+pub(crate) const DEFAULT_PATH: &str = "/etc/postern/agent.yaml";
+
+/// A configuration that was found good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Whom to follow.
+    pub(crate) plane: PlaneConfig,
+    /// Where the agent keeps its credential and the last lists. Default `/var/lib/postern-agent`.
+    pub(crate) state_dir: PathBuf,
+    /// The socket for the command line. Default `/run/postern-agent/control`.
+    pub(crate) control: PathBuf,
+    /// How the agent logs.
+    pub(crate) log: LogConfig,
+    /// What may ever be open on this host; the fail-safe networks are part of it.
+    pub(crate) policy: LocalPolicy,
+    /// The firewalls to keep.
+    pub(crate) targets: Vec<TargetConfig>,
+}
+
+/// Whom to follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PlaneConfig {
+    /// The control plane's address, where it is another than the invitation named.
+    pub(crate) url: Option<PlaneUrl>,
+    /// The file that `enroll` wrote, where it is not at its usual place.
+    pub(crate) credential: Option<PathBuf>,
+}
+
+/// How the agent logs: to stderr, one line an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogConfig {
+    /// What is logged, as `tracing` writes it: `info`, or `warn,postern_agent=debug`.
+    pub(crate) filter: String,
+    /// The form of a line.
+    pub(crate) format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people and the journal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A firewall to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TargetConfig {
+    /// How it is called in logs, receipts and `status`.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: TargetKind,
+}
+
+/// The kinds of firewall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TargetKind {
+    /// The kernel's own, through netlink.
+    Nftables(Nftables),
+}
+
+/// How nftables are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Nftables {
+    /// We drop what nobody allowed.
+    Gate {
+        /// Our table, of family `inet`. Default `postern`.
+        table: String,
+        /// What is protected, and who gets in.
+        services: Vec<Service>,
+        /// What happens to connections whose entry has ended.
+        on_expiry: OnExpiry,
+        /// Whether the kernel keeps others from our table.
+        owner: Ownership,
+    },
+    /// The operator's rules use sets whose elements we keep.
+    Sets {
+        /// The family of the operator's table.
+        family: NftFamily,
+        /// The operator's table.
+        table: String,
+        /// The set for IPv4.
+        v4_set: Option<String>,
+        /// The set for IPv6.
+        v6_set: Option<String>,
+        /// Whose addresses go in.
+        groups: Vec<GroupRef>,
+    },
+}
+
+/// What a gate protects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// How it is called.
+    pub(crate) name: String,
+    /// Its ports as the client sees them.
+    pub(crate) ports: Vec<Ports>,
+    /// Who gets in.
+    pub(crate) groups: Vec<GroupRef>,
+}
+
+/// The families of nftables that can hold sets for both of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NftFamily {
+    /// `inet`
+    Inet,
+    /// `ip`
+    Ip,
+    /// `ip6`
+    Ip6,
+}
+
+/// A group, as a configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum GroupRef {
+    /// By its id: good wherever and whenever.
+    Id(GroupId),
+    /// By its running number in the org.
+    Number(u64),
+    /// By its name in the org.
+    Name(String),
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file could not be read.
+    #[error("could not read the configuration {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// What is in it is wrong; shown as `file:line:column: path: message`, one a line.
+    #[error("{}", shown(path, mistakes))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong, in the order of the file.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+impl Config {
+    /// Reads a configuration file; names all that is wrong with it. Blocks on the disk.
+    pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        read::config(&text)
+            .map_err(|mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes })
+    }
+}
+
+impl Default for Config {
+    /// What stands in an empty file; good for a host that has none yet.
+    fn default() -> Config {
+        Config {
+            plane: PlaneConfig::default(),
+            state_dir: PathBuf::from("/var/lib/postern-agent"),
+            control: PathBuf::from("/run/postern-agent/control"),
+            log: LogConfig::default(),
+            policy: LocalPolicy::default(),
+            targets: Vec::new(),
+        }
+    }
+}
+
+impl TargetConfig {
+    /// The groups that the target is kept equal to, each once.
+    pub(crate) fn groups(&self) -> Vec<&GroupRef> {
+        let mut groups: Vec<&GroupRef> = match &self.kind {
+            TargetKind::Nftables(Nftables::Gate { services, .. }) => {
+                services.iter().flat_map(|service| &service.groups).collect()
+            }
+            TargetKind::Nftables(Nftables::Sets { groups, .. }) => groups.iter().collect(),
+        };
+        groups.sort();
+        groups.dedup();
+        groups
+    }
+
+    /// What kind of firewall it is, as the configuration spells it.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self.kind {
+            TargetKind::Nftables(_) => "nftables",
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl FromStr for GroupRef {
+    type Err = std::convert::Infallible;
+
+    /// Reads an id, a number, or whatever else as a name.
+    fn from_str(text: &str) -> Result<GroupRef, Self::Err> {
+        Ok(if let Ok(id) = text.parse() {
+            GroupRef::Id(id)
+        } else if let Ok(number) = text.parse() {
+            GroupRef::Number(number)
+        } else {
+            GroupRef::Name(text.to_owned())
+        })
+    }
+}
+
+impl fmt::Display for GroupRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GroupRef::Id(id) => id.fmt(f),
+            GroupRef::Number(number) => number.fmt(f),
+            GroupRef::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+fn shown(path: &Path, mistakes: &[Mistake]) -> String {
+    let line = |mistake: &Mistake| format!("{}:{mistake}", path.display());
+    mistakes.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,356 @@
+//! Reads the configuration, key by key.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use postern_shared::document::{self, Mistake, Reader, Scalar, boolean, number_in, span, text};
+use postern_shared::policy::LocalPolicy;
+
+use super::{
+    Config, GroupRef, LogConfig, LogFormat, NftFamily, Nftables, PlaneConfig, Service,
+    TargetConfig, TargetKind,
+};
+use crate::target::nft::{OnExpiry, Ownership, Ports, Protocol};
+
+/// Longest name of a target, a service, a table or a set.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Reads a configuration, or names all that is wrong with it.
+pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
+    document::read(source, |reader| {
+        let plane = reader.optional_mapping("plane", plane).unwrap_or_default();
+        let state_dir = reader.optional("state_dir", text::<PathBuf>);
+        let control = reader.optional("control", text::<PathBuf>);
+        let log = reader.optional_mapping("log", log).unwrap_or_default();
+        let failsafe = reader.list("failsafe", text);
+        let policy = reader.optional_mapping("policy", policy).unwrap_or_default();
+        let mut names = BTreeSet::new();
+        let mut is_empty = true;
+        let targets = reader.mappings("targets", |reader| {
+            is_empty = false;
+            target(reader, &mut names)
+        });
+        if is_empty {
+            reader.reject("targets", "holds no target; an agent without one does nothing");
+        }
+        let default = Config::default();
+        Some(Config {
+            plane,
+            state_dir: state_dir.unwrap_or(default.state_dir),
+            control: control.unwrap_or(default.control),
+            log,
+            policy: LocalPolicy { failsafe, ..policy },
+            targets,
+        })
+    })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a reader of a mapping answers an option")]
+fn plane(reader: &mut Reader<'_>) -> Option<PlaneConfig> {
+    let url = reader.optional("url", text);
+    let credential = reader.optional("credential", text::<PathBuf>);
+    Some(PlaneConfig { url, credential })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a reader of a mapping answers an option")]
+fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {
+    let default = LogConfig::default();
+    let filter = reader.optional("filter", |scalar| {
+        let filter: String = text(scalar)?;
+        match filter.parse::<tracing_subscriber::EnvFilter>() {
+            Ok(_) => Ok(filter),
+            Err(error) => {
+                Err(format!("{error}; write such as `info` or `warn,postern_agent=debug`"))
+            }
+        }
+    });
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = reader.optional("format", one_of(&formats));
+    Some(LogConfig {
+        filter: filter.unwrap_or(default.filter),
+        format: format.unwrap_or(default.format),
+    })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a reader of a mapping answers an option")]
+fn policy(reader: &mut Reader<'_>) -> Option<LocalPolicy> {
+    let default = LocalPolicy::default();
+    let widest_v4 = reader.optional("widest_v4", number_in(0..=32));
+    let widest_v6 = reader.optional("widest_v6", number_in(0..=128));
+    let entries_max = reader.optional("entries_max", number_in(1..=LocalPolicy::ENTRIES_MAX));
+    let ttl_max = reader.optional("ttl_max", span);
+    let denied = reader.list("denied", text);
+    let allow_private = reader.optional("allow_private", boolean);
+    Some(LocalPolicy {
+        widest_v4: widest_v4.unwrap_or(default.widest_v4),
+        widest_v6: widest_v6.unwrap_or(default.widest_v6),
+        entries_max: entries_max.unwrap_or(default.entries_max),
+        ttl_max: ttl_max.unwrap_or(default.ttl_max),
+        denied,
+        allow_private: allow_private.unwrap_or(default.allow_private),
+        failsafe: default.failsafe,
+    })
+}
+
+fn target(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<TargetConfig> {
+    let name = unique_name(reader, names);
+    let kind = reader.required("type", one_of(&[("nftables", ())]));
+    let gate = reader.optional_mapping("gate", gate);
+    // What is there but wrong is not missing.
+    let sets = reader.optional_mapping("sets", |reader| Some(sets(reader)));
+    let nftables = match (gate, sets) {
+        (Some(gate), None) => Some(gate),
+        (None, Some(sets)) => sets,
+        (Some(_), Some(_)) => {
+            reader.reject("sets", "stands beside `gate`; make it a target of its own");
+            None
+        }
+        (None, None) => {
+            reader.reject("gate", "is missing; an nftables target has `gate` or `sets`");
+            None
+        }
+    };
+    kind?;
+    Some(TargetConfig { name: name?, kind: TargetKind::Nftables(nftables?) })
+}
+
+fn gate(reader: &mut Reader<'_>) -> Option<Nftables> {
+    let mut names = BTreeSet::new();
+    let mut is_empty = true;
+    let services = reader.mappings("services", |reader| {
+        is_empty = false;
+        service(reader, &mut names)
+    });
+    if is_empty {
+        reader.reject("services", "holds no service; a gate without one protects nothing");
+    }
+    let expiries = [("drain", OnExpiry::Drain), ("cut", OnExpiry::Cut)];
+    let on_expiry = reader.optional("on_expiry", one_of(&expiries)).unwrap_or_default();
+    let owners = [("auto", Ownership::Auto), ("off", Ownership::Off)];
+    let owner = reader.optional("owner", one_of(&owners)).unwrap_or_default();
+    let table = reader.optional("table", name).unwrap_or_else(|| "postern".to_owned());
+    Some(Nftables::Gate { table, services, on_expiry, owner })
+}
+
+fn service(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<Service> {
+    let name = unique_name(reader, names);
+    let empty = "holds no port; write such as [22/tcp, 60000-61000/udp]";
+    let ports = filled_list(reader, "ports", ports, empty);
+    let groups = groups(reader);
+    Some(Service { name: name?, ports, groups })
+}
+
+fn sets(reader: &mut Reader<'_>) -> Option<Nftables> {
+    let families = [("inet", NftFamily::Inet), ("ip", NftFamily::Ip), ("ip6", NftFamily::Ip6)];
+    let family = reader.required("family", one_of(&families));
+    let table = reader.required("table", name);
+    let v4_set = reader.optional("v4_set", name);
+    let v6_set = reader.optional("v6_set", name);
+    if v4_set.is_none() && v6_set.is_none() {
+        reader.reject("v4_set", "is missing; name `v4_set`, `v6_set` or both");
+    }
+    let groups = groups(reader);
+    Some(Nftables::Sets { family: family?, table: table?, v4_set, v6_set, groups })
+}
+
+fn groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {
+    filled_list(reader, "groups", text, "holds no group; without one nobody ever gets in")
+}
+
+/// Reads a list that must have items; one whose items are all wrong is not empty.
+fn filled_list<T>(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    parse: impl Fn(Scalar<'_>) -> Result<T, String>,
+    empty: &str,
+) -> Vec<T> {
+    let is_empty = Cell::new(true);
+    let items = reader.list(key, |scalar| {
+        is_empty.set(false);
+        parse(scalar)
+    });
+    if is_empty.get() {
+        reader.reject(key, empty);
+    }
+    items
+}
+
+fn unique_name(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<String> {
+    let found = reader.required("name", name)?;
+    if names.insert(found.clone()) {
+        return Some(found);
+    }
+    reader.reject("name", format!("`{found}` is taken by one above"));
+    None
+}
+
+/// Reads a name that nftables can show.
+fn name(scalar: Scalar<'_>) -> Result<String, String> {
+    let name: String = text(scalar)?;
+    let fits = name.len() <= NAME_BYTES_MAX
+        && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.chars().all(|char| char.is_ascii_alphanumeric() || "-_".contains(char));
+    if fits {
+        return Ok(name);
+    }
+    Err(format!(
+        "is no name; write a letter and then letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}"
+    ))
+}
+
+/// Reads one of some words.
+fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(Scalar<'_>) -> Result<T, String> {
+    move |scalar| {
+        let word: String = text(scalar)?;
+        let found = words.iter().find(|(known, _)| *known == word);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let known: Vec<&str> = words.iter().map(|(known, _)| *known).collect();
+            format!("is `{word}`; write {}", known.join(" or "))
+        })
+    }
+}
+
+/// Reads ports of one protocol: `22/tcp`, `60000-61000/udp`.
+fn ports(scalar: Scalar<'_>) -> Result<Ports, String> {
+    const FORM: &str =
+        "is no port; write such as 22/tcp or 60000-61000/udp, with numbers from 1 to 65535";
+    let written: String = text(scalar)?;
+    let (range, protocol) = written.split_once('/').ok_or(FORM)?;
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Err(FORM.to_owned()),
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let port = |digits: &str| {
+        let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u16>().ok().filter(|port| is_plain && *port != 0).ok_or(FORM)
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if last < first {
+        return Err(format!("ends before it begins; write {last}-{first}"));
+    }
+    Ok(Ports { protocol, first, last })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "\
+plane:
+  url: https://plane.example:8443
+  credential: /etc/postern/credential
+state_dir: /tmp/state
+control: /tmp/control
+log: { filter: debug, format: json }
+failsafe: [192.0.2.1]
+policy:
+  widest_v4: 28
+  widest_v6: 56
+  entries_max: 1000
+  ttl_max: 12h
+  denied: [198.51.100.0/24]
+  allow_private: false
+targets:
+  - name: door
+    type: nftables
+    gate:
+      services:
+        - name: ssh
+          ports: [22/tcp, 60000-61000/udp]
+          groups: [ops, 7, 01010101-0101-4101-8101-010101010101]
+      on_expiry: cut
+      owner: off
+  - name: own-rules
+    type: nftables
+    sets: { family: inet, table: filter, v4_set: allowed, groups: [ops] }
+";
+
+    fn told(source: &str) -> Vec<String> {
+        config(source).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = config(WHOLE).unwrap();
+
+        assert_eq!(config.plane.url.unwrap().to_string(), "https://plane.example:8443");
+        assert_eq!(config.log.format, LogFormat::Json);
+        assert_eq!(config.policy.ttl_max.as_secs(), 43_200);
+        assert_eq!(config.policy.failsafe, ["192.0.2.1".parse().unwrap()]);
+        let [door, own] = &config.targets[..] else { panic!("two targets") };
+        let TargetKind::Nftables(Nftables::Gate { services, on_expiry, owner, .. }) = &door.kind
+        else {
+            panic!("a gate");
+        };
+        assert_eq!((*on_expiry, *owner), (OnExpiry::Cut, Ownership::Off));
+        let udp = Ports { protocol: Protocol::Udp, first: 60_000, last: 61_000 };
+        assert_eq!(services[0].ports[1], udp);
+        assert_eq!(services[0].groups[0], GroupRef::Name("ops".to_owned()));
+        assert_eq!(services[0].groups[1], GroupRef::Number(7));
+        assert!(matches!(services[0].groups[2], GroupRef::Id(_)));
+        assert_eq!(own.groups(), [&GroupRef::Name("ops".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let source = "targets: [{name: a, type: nftables, \
+            gate: {services: [{name: b, ports: [1/tcp], groups: [c]}]}}]";
+
+        let config = config(source).unwrap();
+
+        assert_eq!(config.policy, LocalPolicy::default());
+        assert_eq!(config.plane, PlaneConfig::default());
+        assert_eq!(config.log, LogConfig::default());
+        assert_eq!(config.state_dir, PathBuf::from("/var/lib/postern-agent"));
+        assert_eq!(config.control, PathBuf::from("/run/postern-agent/control"));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_with_their_places() {
+        let source = "\
+plane: { url: http://plane.example }
+polcy: {}
+policy: { widest_v4: 33, ttl_max: 7 days, denied: [10.0.0.1/8] }
+targets:
+  - name: door
+    type: nftables
+    gate:
+      services:
+        - { name: ssh, ports: [22], groups: [] }
+      owner: maybe
+  - name: door
+    type: pf
+";
+
+        let told = told(source);
+
+        for (place, word) in [
+            ("1:15: plane.url:", "https"),
+            ("2:1: polcy:", "did you mean `policy`"),
+            ("3:22: policy.widest_v4:", "0 to 32"),
+            ("3:35: policy.ttl_max:", "7d"),
+            ("3:52: policy.denied[0]:", "10.0.0.0/8"),
+            ("9:32: targets[0].gate.services[0].ports[0]:", "22/tcp"),
+            ("9:45: targets[0].gate.services[0].groups:", "nobody"),
+            ("10:14: targets[0].gate.owner:", "auto or off"),
+            ("11:11: targets[1].name:", "taken"),
+            ("12:11: targets[1].type:", "nftables"),
+        ] {
+            let found = told.iter().any(|line| line.starts_with(place) && line.contains(word));
+            assert!(found, "{place} {word}\n{}", told.join("\n"));
+        }
+        assert_eq!(told.len(), 11, "{}", told.join("\n"));
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
+        for word in
+            ["", "22", "tcp/22", "22/sctp", "0/tcp", "65536/tcp", "+22/tcp", "22-/tcp", "9-8/tcp"]
+        {
+            ports(Scalar::Text(word)).expect_err(word);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Answers operators from what the running daemon knows.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use postern_shared::ids::GroupId;
+use postern_shared::policy::{Match, Standing};
+use postern_shared::time::{Expiry, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use super::session::{Parts, Session};
+use crate::clock::Clock;
+use crate::config::{Config, GroupRef, Nftables, TargetConfig, TargetKind};
+use crate::control::protocol::{Confirmed, Flushed, Found, Planned, Verdict, Why};
+use crate::directory::Directory;
+use crate::lists::Lists;
+use crate::reconcile::Order;
+use crate::status::{Board, GroupStatus, Link, ListState, Status, TargetState};
+use crate::target::nft::{Ports, Protocol};
+
+/// What there is to be asked, kept up to date over reloads.
+pub(crate) struct Office {
+    lists: Arc<Lists>,
+    board: Arc<Board>,
+    clock: Arc<dyn Clock>,
+    started_at: Timestamp,
+    desk: Mutex<Desk>,
+}
+
+/// What a reload changes.
+#[derive(Clone, Default)]
+struct Desk {
+    targets: Vec<TargetConfig>,
+    directory: Directory,
+    orders: BTreeMap<String, mpsc::Sender<Order>>,
+}
+
+impl Office {
+    pub(super) fn new<C: Clock>(parts: &Parts<C>, now: Timestamp) -> Office {
+        let clock: Arc<dyn Clock> = Arc::<C>::clone(&parts.clock);
+        Office {
+            lists: Arc::clone(&parts.lists),
+            board: Arc::clone(&parts.board),
+            clock,
+            started_at: now,
+            desk: Mutex::default(),
+        }
+    }
+
+    pub(super) fn renew(&self, config: &Config, directory: &Directory, session: &Session) {
+        *self.desk.lock().expect("no code panics while it holds the lock") = Desk {
+            targets: config.targets.clone(),
+            directory: directory.clone(),
+            orders: session.orders.clone(),
+        };
+    }
+
+    fn desk(&self) -> Desk {
+        self.desk.lock().expect("no code panics while it holds the lock").clone()
+    }
+
+    /// How everything is.
+    pub(crate) fn status(&self) -> Status {
+        let (now, desk) = (self.clock.now(), self.desk());
+        let notes = self.board.read();
+        let standings = self.lists.standings(&self.lists.groups(), now);
+        let groups = standings.into_iter().map(|(id, standing)| {
+            let known = desk.directory.get(id);
+            GroupStatus {
+                id,
+                number: known.map(|known| known.number),
+                name: known.map(|known| known.name.clone()),
+                list: standing.list,
+                epoch: standing.position.map(|position| position.epoch),
+                revision: standing.position.map(|position| position.revision),
+                entries: standing.entries,
+                findings: standing.held,
+                held: standing.held_count,
+            }
+        });
+        let groups: Vec<GroupStatus> = groups.collect();
+        let mut troubles = notes.all_troubles();
+        for group in &groups {
+            let name = group.name.clone().unwrap_or_else(|| group.id.to_string());
+            match group.list {
+                ListState::Missing => troubles.push(format!("group {name}: no list has come yet")),
+                ListState::Withdrawn => {
+                    troubles.push(format!("group {name}: the control plane took it away"));
+                }
+                ListState::Cached | ListState::Followed => {}
+            }
+            troubles.extend(group.findings.iter().map(|found| format!("group {name}: {found}")));
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            as_of: now,
+            troubles,
+            plane: notes.plane,
+            groups,
+            targets: notes.targets.into_values().map(|target| target.status).collect(),
+        }
+    }
+
+    /// All of it in one line.
+    pub(super) fn summary(&self) -> String {
+        let notes = self.board.read();
+        let link = match notes.plane.link {
+            Link::Down => "not following the control plane",
+            Link::Stream => "following",
+            Link::Polling => "following by polling",
+        };
+        let in_sync =
+            notes.targets.values().filter(|note| note.status.state == TargetState::InSync).count();
+        format!("{link}; {in_sync} of {} targets in sync", notes.targets.len())
+    }
+
+    /// Whether an address gets in, and why.
+    pub(crate) fn why(&self, address: IpAddr, port: Option<u16>) -> Why {
+        let (now, desk) = (self.clock.now(), self.desk());
+        let notes = self.board.read();
+        let mut verdicts = Vec::new();
+        for target in &desk.targets {
+            let note = notes.targets.get(&target.name).and_then(|notes| {
+                let status = &notes.status;
+                match status.state {
+                    TargetState::InSync => None,
+                    TargetState::Waiting => Some("it waits for its first list".to_owned()),
+                    TargetState::Failing | TargetState::Flushed => status.detail.clone(),
+                }
+            });
+            let of = |service: Option<&str>, ports: Vec<String>, groups: &[GroupRef]| {
+                let entries = self.found(groups, &desk.directory, address, now);
+                let open = entries.iter().filter(|entry| entry.is_open);
+                Verdict {
+                    target: target.name.clone(),
+                    service: service.map(str::to_owned),
+                    ports,
+                    is_open: open.clone().next().is_some(),
+                    until: open.filter_map(|entry| entry.expires_at.deadline()).max(),
+                    entries,
+                    note: note.clone(),
+                }
+            };
+            match &target.kind {
+                TargetKind::Nftables(Nftables::Gate { services, .. }) => {
+                    let concerned = services.iter().filter(|service| {
+                        port.is_none_or(|port| {
+                            service
+                                .ports
+                                .iter()
+                                .any(|ports| (ports.first..=ports.last).contains(&port))
+                        })
+                    });
+                    verdicts.extend(concerned.map(|service| {
+                        let ports = service.ports.iter().copied().map(written).collect();
+                        of(Some(&service.name), ports, &service.groups)
+                    }));
+                }
+                TargetKind::Nftables(Nftables::Sets { groups, .. }) => {
+                    verdicts.push(of(None, Vec::new(), groups));
+                }
+            }
+        }
+        Why { address, as_of: now, verdicts }
+    }
+
+    fn found(
+        &self,
+        groups: &[GroupRef],
+        directory: &Directory,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Vec<Found> {
+        let known = groups.iter().filter_map(|group| directory.resolve(group).ok());
+        let matches = known.flat_map(|group| {
+            let found = self.lists.why(group, address, now);
+            found.into_iter().map(move |found| (group, found))
+        });
+        matches
+            .map(|(group, Match { network, expiry, standing })| {
+                let (is_open, standing) = told(standing);
+                Found {
+                    group: directory.label(group),
+                    network: network.to_string(),
+                    expires_at: expiry,
+                    is_open,
+                    standing,
+                }
+            })
+            .collect()
+    }
+
+    /// What a pass over each target would do.
+    pub(crate) async fn plan(&self) -> Vec<Planned> {
+        let mut planned = Vec::new();
+        for (target, answer) in self.order_all(Order::Preview).await {
+            planned.push(match answer {
+                Ok(preview) => {
+                    Planned { target, changes: preview.changes, text: preview.text, error: None }
+                }
+                Err(error) => {
+                    Planned { target, changes: 0, text: String::new(), error: Some(error) }
+                }
+            });
+        }
+        planned
+    }
+
+    /// Empties all targets.
+    pub(crate) async fn flush(&self) -> Vec<Flushed> {
+        let answers = self.order_all(Order::Flush).await;
+        answers
+            .into_iter()
+            .map(|(target, answer)| Flushed { target, error: answer.err() })
+            .collect()
+    }
+
+    /// Withdraws what the brake holds, of one group or of all.
+    pub(crate) fn accept(&self, group: Option<&str>) -> Result<Confirmed, String> {
+        let only: Option<GroupId> = match group {
+            Some(text) => {
+                let Ok(named) = text.parse::<GroupRef>();
+                Some(self.desk().directory.resolve(&named)?)
+            }
+            None => None,
+        };
+        Ok(Confirmed { withdrawn: self.lists.confirm(only, self.clock.now()) })
+    }
+
+    /// Gives every target an order and collects the answers; a target that is not kept says why.
+    async fn order_all<T>(
+        &self,
+        order: impl Fn(oneshot::Sender<Result<T, String>>) -> Order,
+    ) -> Vec<(String, Result<T, String>)> {
+        let desk = self.desk();
+        let mut answers = Vec::new();
+        for target in &desk.targets {
+            let answer = match desk.orders.get(&target.name) {
+                Some(orders) => {
+                    let (sender, answer) = oneshot::channel();
+                    match orders.send(order(sender)).await {
+                        Ok(()) => answer.await.unwrap_or_else(|_| Err(RELOADED.to_owned())),
+                        Err(_) => Err(RELOADED.to_owned()),
+                    }
+                }
+                None => {
+                    let found = desk.directory.resolve_all(target.groups());
+                    Err(found.err().unwrap_or_else(|| "it could not be opened, see status".into()))
+                }
+            };
+            answers.push((target.name.clone(), answer));
+        }
+        answers
+    }
+}
+
+const RELOADED: &str = "the agent was reloaded meanwhile, ask again";
+
+fn told(standing: Standing) -> (bool, String) {
+    match standing {
+        Standing::Listed => (true, "listed".to_owned()),
+        Standing::Leased => (true, "prolonged while the control plane is followed".to_owned()),
+        Standing::FailSafe => (true, "fail-safe, always open".to_owned()),
+        Standing::Held => (true, "left out by a new list that nobody confirmed".to_owned()),
+        Standing::Withheld => (false, "not opened: see the findings of its group".to_owned()),
+        Standing::Refused(reason) => (false, format!("not opened: it {reason}")),
+    }
+}
+
+/// Ports as the configuration writes them.
+fn written(ports: Ports) -> String {
+    let protocol = match ports.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    if ports.first == ports.last {
+        format!("{}/{protocol}", ports.first)
+    } else {
+        format!("{}-{}/{protocol}", ports.first, ports.last)
+    }
+}
+
+/// An expiry in words.
+pub(crate) fn shown(expiry: Expiry) -> String {
+    match expiry {
+        Expiry::At(at) => at.to_string(),
+        Expiry::Never => "without end".to_owned(),
+    }
+}

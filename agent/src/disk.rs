@@ -1,0 +1,120 @@
+//! Small files that must be whole or not there: written aside, made durable, put in place.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Readable by nobody but the owner.
+const MODE: u32 = 0o600;
+
+/// Replaces the file at `path` by `content`: after a crash there is the old file or the new one.
+/// The file is the owner's alone.
+///
+/// Blocks on the disk.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_by(path, |file| file.write_all(content))
+}
+
+/// The same, for content that is written piece by piece.
+pub(crate) fn replace_by(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let aside = with_suffix(path, ".new");
+    let written = write_aside(&aside, write).and_then(|()| fs::rename(&aside, path));
+    if let Err(error) = written {
+        // What is left of it only takes room, and room may be what is missing.
+        drop(fs::remove_file(&aside));
+        return Err(error);
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write_aside(
+    aside: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    match fs::remove_file(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(aside)?;
+    let mut buffer = BufWriter::new(file);
+    write(&mut buffer)?;
+    buffer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+/// Finds out whether [`replace`] could write to `path`, without touching the file there.
+pub(crate) fn probe(path: &Path) -> io::Result<()> {
+    let beside = with_suffix(path, ".probe");
+    replace(&beside, b"room for a credential\n")?;
+    fs::remove_file(&beside)
+}
+
+/// Reads a file of at most `bytes_max` bytes; `None` where there is none. Blocks on the disk.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut content = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"));
+    }
+    Ok(Some(content))
+}
+
+/// Makes a directory that is the owner's alone, and those above it, where they are missing.
+pub(crate) fn ensure_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Moves a file that cannot be read out of the way, for a person to look at; an older one that
+/// was moved before gives way.
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = with_suffix(path, ".unreadable");
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_the_owners_alone_and_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        fs::write(directory.path().join("state.new"), "left by a crash").unwrap();
+
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        fs::write(&path, [0; 11]).unwrap();
+
+        assert_eq!(read_bounded(&path, 11).unwrap().map(|content| content.len()), Some(11));
+        assert_eq!(read_bounded(&path, 10).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(read_bounded(&directory.path().join("none"), 1).unwrap().is_none());
+    }
+}

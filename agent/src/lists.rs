@@ -1,0 +1,477 @@
+//! The lists of all followed groups: as the control plane said them, and as this host takes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use postern_shared::follow::{Change, Follower, PlaneClock, Rejected, Restored};
+use postern_shared::ids::GroupId;
+use postern_shared::network::Network;
+use postern_shared::plan::{Observed, Plan, Scope, plan};
+use postern_shared::policy::{Accepted, LocalPolicy, Match};
+use postern_shared::position::{Follow, Position};
+use postern_shared::time::{Expiry, Timestamp};
+use postern_shared::wire::v1::{Entry, Snapshot, StreamEvent};
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::reconcile::{Inbox, Pending};
+use crate::status::ListState;
+
+/// Deadlines that a target shows this far apart from the wanted ones count as equal: it is a
+/// hundred times what the kernel's rounding and a slow pass make of them, and half of the second
+/// by which an entry may close late.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// Shortest sleep between two looks at what time brings.
+const TEND_PAUSE: Duration = Duration::from_millis(100);
+
+/// The lists, shared by whoever receives them and whoever carries them out. Locked for the time
+/// of one change at most.
+#[derive(Debug)]
+pub(crate) struct Lists {
+    state: Mutex<State>,
+    /// Rung when something is to be tended or saved earlier than it was known before.
+    changed: Notify,
+    unsaved: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    policy: LocalPolicy,
+    clock: Option<PlaneClock>,
+    is_followed: bool,
+    groups: BTreeMap<GroupId, Group>,
+    inboxes: Vec<(BTreeSet<GroupId>, Arc<Inbox>)>,
+}
+
+#[derive(Debug)]
+struct Group {
+    follower: Follower,
+    accepted: Accepted,
+    list: ListState,
+    /// When the plane last said that this is the list.
+    heard: Timestamp,
+    is_unsaved: bool,
+}
+
+/// What a target is to do, and what its groups' lists are while it does.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) plans: BTreeMap<GroupId, Plan>,
+    pub(crate) standings: BTreeMap<GroupId, Standing>,
+}
+
+/// What is to be told of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) list: ListState,
+    pub(crate) position: Option<Position>,
+    /// Entries open on this host.
+    pub(crate) entries: usize,
+    /// What the local policy holds back.
+    pub(crate) held: Option<String>,
+    pub(crate) held_count: usize,
+}
+
+/// What is kept of a group on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// Its list, and entries that the brake holds beyond it, all in the plane's time.
+    List { snapshot: Snapshot, held: Vec<Entry> },
+    /// The plane took it away.
+    Withdrawn,
+}
+
+impl Lists {
+    /// Makes lists of which none has come yet.
+    pub(crate) fn new(groups: &BTreeSet<GroupId>, policy: LocalPolicy, now: Timestamp) -> Lists {
+        let new = |group: &GroupId| (*group, Group::new(*group, policy.clone(), now));
+        let groups = groups.iter().map(new).collect();
+        let (inboxes, clock) = (Vec::new(), None);
+        let state = Mutex::new(State { policy, clock, is_followed: false, groups, inboxes });
+        Lists { state, changed: Notify::new(), unsaved: Notify::new() }
+    }
+
+    /// Puts another policy in force, and follows these groups from now on. Lists of groups that
+    /// stay are kept; whoever was subscribed has to do so again.
+    pub(crate) fn reconfigure(
+        &self,
+        groups: &BTreeSet<GroupId>,
+        policy: LocalPolicy,
+        now: Timestamp,
+    ) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.inboxes.clear();
+        state.groups.retain(|group, _| groups.contains(group));
+        let clock = state.clock;
+        for (id, group) in &mut state.groups {
+            let list = clock.and_then(|clock| group.follower.list(clock)).unwrap_or_default();
+            drop(group.accepted.replace_policy(policy.clone(), &list, group.heard, now));
+            tracing::debug!(group = %id, "the policy was replaced");
+        }
+        for id in groups {
+            let new = || Group::new(*id, policy.clone(), now);
+            state.groups.entry(*id).or_insert_with(new);
+        }
+        state.policy = policy;
+        self.changed.notify_one();
+    }
+
+    /// Tells `inbox` of every change of these groups from now on.
+    pub(crate) fn subscribe(&self, groups: &[GroupId], inbox: Arc<Inbox>) {
+        self.lock().inboxes.push((groups.iter().copied().collect(), inbox));
+    }
+
+    /// Takes what an earlier run saved. `elapsed` is the time since, where it is known.
+    pub(crate) fn restore(
+        &self,
+        group: GroupId,
+        saved: Saved,
+        elapsed: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<(), Rejected> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(present) = state.groups.get_mut(&group) else { return Ok(()) };
+        if present.list != ListState::Missing {
+            return Ok(());
+        }
+        match saved {
+            Saved::Withdrawn => present.list = ListState::Withdrawn,
+            Saved::List { snapshot, held } => {
+                let Restored { follower, clock, list, heard } =
+                    Follower::restore(&snapshot, elapsed, now)?;
+                if let Some(clock) = clock {
+                    // The union first: so that what the brake holds stays held.
+                    let local =
+                        |entry: &Entry| (entry.cidr, clock.expiry_to_local(entry.expires_at));
+                    let mut union = list.clone();
+                    union.extend(held.iter().map(local));
+                    drop(present.accepted.take_list(&union, heard, now));
+                    state.clock.get_or_insert(clock);
+                }
+                drop(present.accepted.take_list(&list, heard, now));
+                (present.follower, present.list, present.heard) =
+                    (follower, ListState::Cached, heard);
+            }
+        }
+        state.touch_all(group);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// What to ask the control plane for.
+    pub(crate) fn follow(&self, now: Timestamp) -> Vec<Follow> {
+        let state = self.lock();
+        let plane_now = state.clock.map(|clock| clock.to_plane(now));
+        state.groups.values().map(|group| group.follower.follow(plane_now)).collect()
+    }
+
+    /// Takes a message. `sent_at` is when the request was sent that this is the first message to
+    /// answer; `None` for further messages of the same connection.
+    pub(crate) fn receive(
+        &self,
+        event: StreamEvent,
+        sent_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), Rejected> {
+        let mut state = self.lock();
+        if let (Some(sent_at), Some(as_of)) = (sent_at, as_of(&event)) {
+            state.pair(as_of, sent_at, now);
+        }
+        let clock = state.clock.unwrap_or(PlaneClock::pair(now, now));
+        let id = event.group();
+        let Some(group) = state.groups.get_mut(&id) else {
+            return Err(Rejected::ForeignGroup(id));
+        };
+        let first = matches!(group.list, ListState::Missing | ListState::Withdrawn);
+        let mut touched = match group.follower.receive(event, clock)? {
+            Change::None => BTreeSet::new(),
+            Change::List(list) => group.accepted.take_list(&list, now, now),
+            Change::Changes(changes) => group.accepted.take_changes(&changes, now),
+            Change::Withdrawn => return self.withdraw(state, id, now),
+        };
+        // What waited for the plane to be heard again need not wait for the tender.
+        touched.extend(group.accepted.tend(true, now));
+        (group.list, group.heard, group.is_unsaved) = (ListState::Followed, now, true);
+        state.is_followed = true;
+        if first {
+            state.touch_all(id);
+        } else {
+            state.touch(id, &touched);
+        }
+        self.changed.notify_one();
+        self.unsaved.notify_one();
+        Ok(())
+    }
+
+    fn withdraw(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        id: GroupId,
+        now: Timestamp,
+    ) -> Result<(), Rejected> {
+        let group = state.groups.get_mut(&id).expect("the caller has found it");
+        // A group that never had a list is no reason to close a gate on everybody.
+        if group.list == ListState::Missing {
+            tracing::warn!(group = %id, "the control plane does not let this agent read the group");
+            return Ok(());
+        }
+        let touched = group.accepted.withdraw(now);
+        (group.list, group.heard, group.is_unsaved) = (ListState::Withdrawn, now, true);
+        tracing::warn!(group = %id, entries = touched.len(), "the control plane withdrew the group");
+        state.touch(id, &touched);
+        self.unsaved.notify_one();
+        Ok(())
+    }
+
+    /// Says whether the control plane is being followed: only then leases are prolonged.
+    pub(crate) fn set_followed(&self, is_followed: bool) {
+        self.lock().is_followed = is_followed;
+        self.changed.notify_one();
+    }
+
+    /// Withdraws what the brake holds; answers how many entries that were.
+    pub(crate) fn confirm(&self, only: Option<GroupId>, now: Timestamp) -> usize {
+        let mut state = self.lock();
+        let ids: Vec<GroupId> = state.groups.keys().copied().collect();
+        let mut withdrawn = 0;
+        for id in ids.into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
+            let group = state.groups.get_mut(&id).expect("it was just listed");
+            let touched = group.accepted.confirm(now);
+            group.is_unsaved |= !touched.is_empty();
+            withdrawn += touched.len();
+            state.touch(id, &touched);
+        }
+        self.unsaved.notify_one();
+        withdrawn
+    }
+
+    /// What a target of these groups is to do, given what it was observed to hold. `None` as long
+    /// as any of the groups has no list.
+    pub(crate) fn wanted(
+        &self,
+        groups: &[GroupId],
+        observed: &BTreeMap<GroupId, Observed>,
+        pending: &Pending,
+        is_flushed: bool,
+        now: Timestamp,
+    ) -> Option<Wanted> {
+        let state = self.lock();
+        let (nothing, untouched) = (Observed::new(), BTreeSet::new());
+        let failsafe = Accepted::new(state.policy.clone(), now);
+        let mut wanted = Wanted { plans: BTreeMap::new(), standings: BTreeMap::new() };
+        for id in groups {
+            let group = state.groups.get(id).filter(|group| group.list != ListState::Missing)?;
+            let scope = match pending {
+                Pending::All => Scope::All,
+                Pending::Only(touched) => Scope::Only(touched.get(id).unwrap_or(&untouched)),
+            };
+            let accepted = if is_flushed { &failsafe } else { &group.accepted };
+            let observed = observed.get(id).unwrap_or(&nothing);
+            wanted.plans.insert(*id, plan(accepted.in_force(), observed, scope, SLACK, now));
+            wanted.standings.insert(*id, state.standing(group, now));
+        }
+        Some(wanted)
+    }
+
+    /// What is to be told of these groups' lists.
+    pub(crate) fn standings(
+        &self,
+        groups: &[GroupId],
+        now: Timestamp,
+    ) -> BTreeMap<GroupId, Standing> {
+        let state = self.lock();
+        let standing = |id: &GroupId| Some((*id, state.standing(state.groups.get(id)?, now)));
+        groups.iter().filter_map(standing).collect()
+    }
+
+    /// The groups that are followed.
+    pub(crate) fn groups(&self) -> Vec<GroupId> {
+        self.lock().groups.keys().copied().collect()
+    }
+
+    /// Says whether the group has entries that a further list would have to confirm.
+    pub(crate) fn is_holding(&self, group: GroupId) -> bool {
+        let state = self.lock();
+        state.groups.get(&group).is_some_and(|group| 0 < group.accepted.findings().held_count)
+    }
+
+    /// All entries of a group that an address falls into, the longest prefix first.
+    pub(crate) fn why(&self, group: GroupId, address: IpAddr, now: Timestamp) -> Vec<Match> {
+        let state = self.lock();
+        state.groups.get(&group).map(|group| group.accepted.why(address, now)).unwrap_or_default()
+    }
+
+    /// Does what time brings; answers when to do so next.
+    fn tend(&self, now: Timestamp) -> Option<Timestamp> {
+        let mut state = self.lock();
+        let is_followed = state.is_followed;
+        let ids: Vec<GroupId> = state.groups.keys().copied().collect();
+        for id in ids {
+            let group = state.groups.get_mut(&id).expect("it was just listed");
+            let touched = group.accepted.tend(is_followed, now);
+            if !touched.is_empty() {
+                state.touch(id, &touched);
+            }
+        }
+        let next = |group: &Group| group.accepted.next_change(is_followed, now);
+        state.groups.values().filter_map(next).min()
+    }
+
+    /// Waits until there is something that is not on the disk.
+    pub(crate) async fn unsaved(&self) {
+        self.unsaved.notified().await;
+    }
+
+    /// Lets [`Lists::unsaved`] resolve again, after what could not be saved.
+    pub(crate) fn ring_unsaved(&self) {
+        self.unsaved.notify_one();
+    }
+
+    /// What is to go to the disk, one group a call: what changed, or with `anyway` whatever there
+    /// is behind `after`.
+    pub(crate) fn take_unsaved(
+        &self,
+        after: Option<GroupId>,
+        anyway: bool,
+        now: Timestamp,
+    ) -> Option<(GroupId, Saved)> {
+        let mut state = self.lock();
+        let plane = state.clock;
+        let behind = |id: &GroupId| after.is_none_or(|after| after < *id);
+        for (id, group) in state.groups.iter_mut().filter(|(id, _)| behind(id)) {
+            if !std::mem::take(&mut group.is_unsaved) && !anyway {
+                continue;
+            }
+            if group.list == ListState::Withdrawn {
+                return Some((*id, Saved::Withdrawn));
+            }
+            let Some(clock) = plane else { continue };
+            if let Some(snapshot) = group.follower.save(clock.to_plane(now)) {
+                return Some((*id, Saved::List { held: group.held(clock, now), snapshot }));
+            }
+        }
+        None
+    }
+
+    /// Notes that a group's list could not be saved.
+    pub(crate) fn not_saved(&self, group: GroupId) {
+        if let Some(group) = self.lock().groups.get_mut(&group) {
+            group.is_unsaved = true;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds the lock")
+    }
+}
+
+/// Tends the lists for as long as it is polled.
+pub(crate) async fn tend(lists: Arc<Lists>, clock: Arc<impl Clock>) {
+    loop {
+        let now = clock.now();
+        let sleep = async {
+            match lists.tend(now) {
+                Some(next) => tokio::time::sleep(next.since(now).max(TEND_PAUSE)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {}
+            () = lists.changed.notified() => {}
+        }
+    }
+}
+
+impl State {
+    /// Pairs the plane's clock with ours; where it moved, every list is put into local time anew.
+    fn pair(&mut self, as_of: Timestamp, sent_at: Timestamp, now: Timestamp) {
+        let Some(clock) = &mut self.clock else {
+            self.clock = Some(PlaneClock::pair(as_of, sent_at));
+            return;
+        };
+        if !clock.pair_again(as_of, sent_at) {
+            return;
+        }
+        let clock = *clock;
+        tracing::info!("the control plane's clock moved against ours; deadlines are set anew");
+        let mut moved = Vec::new();
+        for (id, group) in &mut self.groups {
+            if let Some(list) = group.follower.list(clock) {
+                moved.push((*id, group.accepted.retake_list(&list, group.heard, now)));
+            }
+        }
+        for (id, touched) in moved {
+            self.touch(id, &touched);
+        }
+    }
+
+    fn standing(&self, group: &Group, now: Timestamp) -> Standing {
+        let plane_now = self.clock.map(|clock| clock.to_plane(now));
+        let findings = group.accepted.findings();
+        Standing {
+            list: group.list,
+            position: group.follower.position(plane_now),
+            entries: match group.list {
+                ListState::Missing => 0,
+                ListState::Cached | ListState::Followed | ListState::Withdrawn => {
+                    group.accepted.in_force().len_at(now)
+                }
+            },
+            held_count: findings.held_count,
+            held: (!findings.is_empty()).then(|| findings.to_string()),
+        }
+    }
+
+    fn touch(&self, group: GroupId, networks: &BTreeSet<Network>) {
+        for (groups, inbox) in &self.inboxes {
+            if groups.contains(&group) {
+                inbox.touch(group, networks);
+            }
+        }
+    }
+
+    fn touch_all(&self, group: GroupId) {
+        let concerned = self.inboxes.iter().filter(|(groups, _)| groups.contains(&group));
+        concerned.for_each(|(_, inbox)| inbox.touch_all());
+    }
+}
+
+impl Group {
+    fn new(id: GroupId, policy: LocalPolicy, now: Timestamp) -> Group {
+        Group {
+            follower: Follower::new(id),
+            accepted: Accepted::new(policy, now),
+            list: ListState::Missing,
+            heard: now,
+            is_unsaved: false,
+        }
+    }
+
+    /// What is open because the brake holds it, in the plane's time.
+    fn held(&self, clock: PlaneClock, now: Timestamp) -> Vec<Entry> {
+        if self.accepted.findings().held_count == 0 {
+            return Vec::new();
+        }
+        let listed = self.follower.list(clock).unwrap_or_default();
+        let unlisted = |(network, _): &(Network, Expiry)| !listed.contains_key(network);
+        let entry = |(cidr, expiry): (Network, Expiry)| {
+            let expires_at = expiry.deadline().map(|deadline| clock.to_plane(deadline)).into();
+            Entry { cidr, expires_at }
+        };
+        self.accepted.in_force().live_at(now).filter(unlisted).map(entry).collect()
+    }
+}
+
+fn as_of(event: &StreamEvent) -> Option<Timestamp> {
+    match event {
+        StreamEvent::Same(same) => Some(same.as_of),
+        StreamEvent::Delta(delta) => Some(delta.as_of),
+        StreamEvent::Snapshot(snapshot) => Some(snapshot.as_of),
+        StreamEvent::Withdrawn(_) => None,
+    }
+}

@@ -1,0 +1,221 @@
+//! `/agents`: how a host gets in, and what it says of itself.
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::extract::FromRequest as _;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::routing::{post, put};
+use postern_shared::ids::{AgentId, EnrolmentId, GroupId, PairId};
+use postern_shared::token::TokenKind;
+use postern_shared::wire::v1::{
+    AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, FieldError, Receipts,
+};
+
+use super::auth::{AgentAccess, identify, unauthorized};
+use super::refusal::refused;
+use crate::app::App;
+use crate::domain::Rejection;
+use crate::domain::{Actor, Agent, Command, Label, Order, Pair, Secret, State as Orgs, TextError};
+use crate::engine::Refused;
+use crate::http::json::StrictJson;
+use crate::http::{Answer, ApiError};
+use crate::server::ClientAddress;
+
+/// Most targets of one agent.
+const TARGETS_MAX: usize = 256;
+/// Most receipts in one request.
+const RECEIPTS_MAX: usize = 1_024;
+/// Most failures of one request that are recorded; the board shows all of them.
+const RECORDED_MAX: usize = 32;
+/// Longest word on what went wrong, in characters.
+const DETAIL_CHARS_MAX: usize = 500;
+
+/// The routes of agents that have a credential.
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/agents/self", put(introduce)).route("/agents/self/receipts", post(report))
+}
+
+/// The route of those who are to become agents; their secret is of another kind.
+pub(super) fn enrolment_routes() -> Router<App> {
+    Router::new().route("/agents/enroll", post(enrol))
+}
+
+async fn enrol(
+    State(app): State<App>,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+) -> Result<Answer, ApiError> {
+    let now = app.engine().now();
+    let found = identify(&app, request.headers(), address, now)?;
+    let enrolment = invitation(&app, found).ok_or_else(|| unauthorized(&app, address, now))?;
+    let StrictJson(EnrolRequest { host, version }) = StrictJson::from_request(request, &()).await?;
+    let mut errors = Vec::new();
+    check_text(&host, "/host".into(), &mut errors);
+    check_text(&version, "/version".into(), &mut errors);
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid { errors });
+    }
+
+    let chance = app.engine().chance();
+    let token = chance.token(TokenKind::Agent);
+    let bookmark = chance.token(TokenKind::Bookmark);
+    let agent = AgentId::from_random(chance.id());
+    let name =
+        app.engine().state().enrolment(enrolment).map(|found| (found.org, found.name.clone()));
+    let (org, name) = name.ok_or(ApiError::Unauthorized)?;
+    let pair = Pair {
+        id: PairId::from_random(chance.id()),
+        org,
+        number: 0, // given by the decision
+        name,
+        contact_email: None,
+        ttl: app.settings().ttl,
+        bookmark: bookmark.hash(),
+        server_key: chance.token(TokenKind::Server).hash(), // nobody is told this one
+        reports_by_get: false,
+        created_at: now,
+        deleted_at: None,
+    };
+    let command = Command::Enrol { enrolment, agent, token: token.hash(), pair: Box::new(pair) };
+    let order = Order { actor: Actor::Enrolment(enrolment), source: Some(address), command };
+    app.engine().submit(order).await.map_err(|error| {
+        // Somebody else has used the invitation since.
+        let is_used = matches!(error, Refused::Rejected(Rejection::NotFound));
+        if is_used { unauthorized(&app, address, now) } else { refused(error) }
+    })?;
+    tracing::info!(%agent, %host, version, "an agent has enrolled");
+
+    let state = app.engine().state();
+    let row = state.agent(agent).ok_or(ApiError::NotFound)?;
+    Ok(Answer::created(
+        "/api/v1/agents/self",
+        &EnrolAnswer {
+            agent,
+            name: row.name.to_string(),
+            token: token.expose().to_owned(),
+            bookmark: bookmark.expose().to_owned(),
+            groups: groups(&state, row),
+        },
+    ))
+}
+
+/// The invitation behind a secret, if it can still be used.
+fn invitation(app: &App, found: Secret) -> Option<EnrolmentId> {
+    let Secret::Enrolment(id) = found else { return None };
+    let (state, now) = (app.engine().state(), app.engine().now());
+    let invitation = state.enrolment(id)?;
+    (invitation.used_at.is_none() && now < invitation.expires_at).then_some(id)
+}
+
+async fn introduce(
+    State(app): State<App>,
+    caller: AgentAccess,
+    StrictJson(mut update): StrictJson<AgentUpdate>,
+) -> Result<Answer, ApiError> {
+    check_update(&update)?;
+    let state = app.engine().state();
+    let agent = state.agent(caller.agent).ok_or(ApiError::NotFound)?;
+    // What an agent may not follow cannot be in force there, so nobody should wait for it.
+    for target in &mut update.targets {
+        target.groups.retain(|group| agent.groups.contains(group));
+    }
+    let answer =
+        AgentSelf { agent: agent.id, name: agent.name.to_string(), groups: groups(&state, agent) };
+    drop(state);
+    app.engine().board().update(caller.agent, update, app.engine().now());
+    app.engine().board_changed();
+    Ok(Answer::ok(&answer))
+}
+
+async fn report(
+    State(app): State<App>,
+    caller: AgentAccess,
+    StrictJson(Receipts { mut receipts }): StrictJson<Receipts>,
+) -> Result<StatusCode, ApiError> {
+    if RECEIPTS_MAX < receipts.len() {
+        let detail = format!("holds more than {RECEIPTS_MAX}; send them in several requests");
+        return Err(ApiError::field("/receipts", detail));
+    }
+    let mut errors = Vec::new();
+    for (index, receipt) in receipts.iter_mut().enumerate() {
+        check_text(&receipt.target, format!("/receipts/{index}/target"), &mut errors);
+        receipt.detail = receipt.detail.take().map(|detail| clipped(&detail));
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid { errors });
+    }
+    let given = given_groups(&app, caller)?;
+    receipts.retain(|receipt| given.contains(&receipt.group));
+    let now = app.engine().now();
+    let failed = {
+        let mut board = app.engine().board();
+        if board.agent(caller.agent).is_none() {
+            let detail = "the plane has restarted: send PUT /api/v1/agents/self first".to_owned();
+            return Err(ApiError::Conflict { detail });
+        }
+        board.note(caller.agent, receipts, now)
+    };
+    app.engine().board_changed();
+    for receipt in failed.into_iter().take(RECORDED_MAX) {
+        let target: Label = receipt
+            .target
+            .parse()
+            .map_err(|error: TextError| ApiError::field("/receipts", error.to_string()))?;
+        let command = Command::NoteFailedReceipt {
+            agent: caller.agent,
+            target,
+            group: receipt.group,
+            detail: receipt.detail.unwrap_or_default(),
+        };
+        let actor = Actor::Agent(caller.agent);
+        let order = Order { actor, source: Some(caller.address), command };
+        app.engine().submit(order).await.map_err(refused)?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn given_groups(app: &App, caller: AgentAccess) -> Result<BTreeSet<GroupId>, ApiError> {
+    let state = app.engine().state();
+    let agent = state.agent(caller.agent).ok_or(ApiError::NotFound)?;
+    Ok(agent.groups.clone())
+}
+
+fn check_update(update: &AgentUpdate) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    check_text(&update.host, "/host".into(), &mut errors);
+    check_text(&update.version, "/version".into(), &mut errors);
+    if TARGETS_MAX < update.targets.len() {
+        let detail = format!("holds more than {TARGETS_MAX}");
+        errors.push(FieldError { detail, pointer: "/targets".into() });
+    }
+    for (index, target) in update.targets.iter().enumerate() {
+        check_text(&target.name, format!("/targets/{index}/name"), &mut errors);
+        check_text(&target.kind, format!("/targets/{index}/kind"), &mut errors);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::Invalid { errors }) }
+}
+
+/// Holds a text that a host gave itself to what can be shown safely.
+fn check_text(text: &str, pointer: String, errors: &mut Vec<FieldError>) {
+    if let Err(error) = text.parse::<Label>() {
+        errors.push(FieldError { detail: error.to_string(), pointer });
+    }
+}
+
+/// Cuts a word on what went wrong to a length that can be kept, without control characters.
+fn clipped(detail: &str) -> String {
+    detail.chars().filter(|c| !c.is_control()).take(DETAIL_CHARS_MAX).collect()
+}
+
+fn groups(state: &Orgs, agent: &Agent) -> Vec<AgentGroup> {
+    let groups = agent.groups.iter().filter_map(|id| state.group(*id));
+    groups
+        .map(|row| AgentGroup {
+            id: row.record.id,
+            number: row.record.number,
+            name: row.record.name.to_string(),
+        })
+        .collect()
+}

@@ -1,0 +1,290 @@
+//! Who calls: a secret, and the address from which it is worth anything.
+//!
+//! The order is fixed, so that no answer tells more than the step it comes from: the budget of
+//! failures of the source, the secret's checksum, whether it is in force, its origin, and last,
+//! before the body is read, its scope.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use postern_shared::ids::{AgentId, GroupId, KeyId, OrgId};
+use postern_shared::scope::Scope;
+use postern_shared::time::Timestamp;
+use postern_shared::token::{Token, TokenHash};
+use subtle::ConstantTimeEq as _;
+
+use crate::app::App;
+use crate::domain::{Actor, Command, Credential, Order, Secret, Standing, State as Orgs};
+use crate::http::ApiError;
+use crate::http::limit::{Caller, Standing as Budget, Tier};
+use crate::server::ClientAddress;
+
+/// Who calls, after the secret and its origin were found to be good.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    pub(crate) credential: Credential,
+    pub(crate) address: IpAddr,
+}
+
+/// A scope that a handler asks for, as a type: so the check comes before the body is read.
+pub(crate) trait Right {
+    const SCOPE: Scope;
+}
+
+macro_rules! rights {
+    ($($name:ident)*) => {$(
+        #[derive(Debug)]
+        pub(crate) enum $name {}
+
+        impl Right for $name {
+            const SCOPE: Scope = Scope::$name;
+        }
+    )*};
+}
+
+rights!(AccountRead PairsRead PairsWrite GroupsRead GroupsWrite);
+
+/// The holder of an API key with the scope `R`.
+#[derive(Debug)]
+pub(crate) struct Holder<R> {
+    pub(crate) org: OrgId,
+    pub(crate) key: KeyId,
+    address: IpAddr,
+    right: PhantomData<R>,
+}
+
+/// An agent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AgentAccess {
+    pub(crate) agent: AgentId,
+    pub(crate) address: IpAddr,
+}
+
+/// Whoever may read lists: the holder of a key with `groups.read`, or an agent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader(pub(crate) Access);
+
+/// Lets through whoever holds a secret in force from one of its origins, and takes the request
+/// from the holder's budgets.
+pub(crate) async fn authenticate(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let (access, budget) = match admit(&app, &request) {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    request.extensions_mut().insert(access);
+    let mut response = next.run(request).await;
+    budget.write(response.headers_mut());
+    response
+}
+
+fn admit(app: &App, request: &Request) -> Result<(Access, Budget), ApiError> {
+    let caller = request.extensions().get::<ClientAddress>().copied();
+    let ClientAddress(address) =
+        caller.ok_or_else(|| ApiError::internal("the request came over no network"))?;
+    let now = app.engine().now();
+    let found = identify(app, request.headers(), address, now)?;
+    let credential = match found {
+        Secret::Key(id) => app.engine().state().key(id).map(|key| Credential::Key(key.org, id)),
+        Secret::Agent(id) => {
+            app.engine().state().agent(id).map(|agent| Credential::Agent(agent.org, id))
+        }
+        Secret::Bookmark(_) | Secret::Server(_) | Secret::Enrolment(_) => None,
+    };
+    let standing = |credential| app.engine().state().standing(credential, address, now);
+    match credential.map(|credential| (credential, standing(credential))) {
+        Some((credential, Standing::Good)) => {
+            let access = Access { credential, address };
+            let budget = charge(app, request.method(), access, now)?;
+            app.last_used().note(credential, now);
+            Ok((access, budget))
+        }
+        Some((_, Standing::ForbiddenOrigin)) => Err(ApiError::ForbiddenOrigin),
+        Some((_, Standing::Unknown)) | None => Err(unauthorized(app, address, now)),
+    }
+}
+
+/// Finds the record behind the bearer secret of a request; whether that lives is not said.
+pub(crate) fn identify(
+    app: &App,
+    headers: &HeaderMap,
+    address: IpAddr,
+    now: Timestamp,
+) -> Result<Secret, ApiError> {
+    app.limiter().may_authenticate(Caller::source(address), now)?;
+    let found = bearer(headers).and_then(|token| find(&app.engine().state(), &token));
+    found.ok_or_else(|| unauthorized(app, address, now))
+}
+
+/// Finds whom a secret belongs to: by its hash, then compared in constant time.
+pub(crate) fn find(state: &Orgs, token: &Token) -> Option<Secret> {
+    let hash = token.hash();
+    let found = state.secret(&hash)?;
+    let stored = match found {
+        Secret::Key(id) => state.key(id)?.hash,
+        Secret::Bookmark(id) => state.pair(id)?.record.bookmark,
+        Secret::Server(id) => state.pair(id)?.record.server_key,
+        Secret::Enrolment(id) => state.enrolment(id)?.hash,
+        Secret::Agent(id) => state.agent(id)?.token,
+    };
+    is_same(&hash, &stored).then_some(found)
+}
+
+fn is_same(given: &TokenHash, stored: &TokenHash) -> bool {
+    given.as_bytes().ct_eq(stored.as_bytes()).into()
+}
+
+/// Refuses a secret, and counts the failure against its source.
+pub(crate) fn unauthorized(app: &App, address: IpAddr, now: Timestamp) -> ApiError {
+    app.limiter().authentication_failed(Caller::source(address), now);
+    ApiError::Unauthorized
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    let (scheme, secret) = line.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    secret.trim().parse().ok()
+}
+
+/// Takes a request from the budgets of its key and its source. An agent has only its own: it
+/// works from one place, and a hundred of them may share an address.
+fn charge(app: &App, method: &Method, access: Access, now: Timestamp) -> Result<Budget, ApiError> {
+    let tier = if method.is_safe() { Tier::Read } else { Tier::Write };
+    let record = match access.credential {
+        Credential::Key(_, id) => {
+            app.limiter().take(tier, Caller::source(access.address), now)?;
+            Caller::record(id.as_bytes())
+        }
+        Credential::Agent(_, id) => Caller::record(id.as_bytes()),
+    };
+    Ok(app.limiter().take(tier, record, now)?)
+}
+
+impl<R> Holder<R> {
+    /// Puts the holder's name under a command.
+    pub(crate) fn order(&self, command: Command) -> Order {
+        Order { actor: Actor::Key(self.key), source: Some(self.address), command }
+    }
+}
+
+impl Reader {
+    /// Says whether the credential still counts, from where it was used.
+    pub(crate) fn is_good(&self, state: &Orgs, now: Timestamp) -> bool {
+        let Access { credential, address } = self.0;
+        state.standing(credential, address, now) == Standing::Good && may_read_lists(state, self.0)
+    }
+
+    /// Says whether the list of `group` may be told: another org's never.
+    pub(crate) fn may_read(&self, state: &Orgs, group: GroupId) -> bool {
+        match self.0.credential {
+            Credential::Key(org, _) => state.group_of(org, group).is_ok(),
+            Credential::Agent(org, id) => {
+                let given = state.agent(id).is_some_and(|agent| agent.groups.contains(&group));
+                given && state.group_of(org, group).is_ok()
+            }
+        }
+    }
+
+    pub(crate) fn org(&self) -> OrgId {
+        match self.0.credential {
+            Credential::Key(org, _) | Credential::Agent(org, _) => org,
+        }
+    }
+
+    pub(crate) fn is_agent(&self) -> bool {
+        matches!(self.0.credential, Credential::Agent(..))
+    }
+}
+
+fn may_read_lists(state: &Orgs, access: Access) -> bool {
+    match access.credential {
+        Credential::Key(..) => state.has_scope(access.credential, Scope::GroupsRead),
+        Credential::Agent(..) => true,
+    }
+}
+
+fn access(parts: &Parts) -> Result<Access, ApiError> {
+    let access = parts.extensions.get::<Access>().copied();
+    access.ok_or_else(|| ApiError::internal("the route is not behind authentication"))
+}
+
+impl<R: Right> FromRequestParts<App> for Holder<R> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Holder<R>, ApiError> {
+        let Access { credential, address } = access(parts)?;
+        match credential {
+            Credential::Key(org, key) if app.engine().state().has_scope(credential, R::SCOPE) => {
+                Ok(Holder { org, key, address, right: PhantomData })
+            }
+            Credential::Key(..) | Credential::Agent(..) => {
+                Err(ApiError::InsufficientScope { scope: R::SCOPE.to_string() })
+            }
+        }
+    }
+}
+
+impl FromRequestParts<App> for AgentAccess {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<AgentAccess, ApiError> {
+        let Access { credential, address } = access(parts)?;
+        match credential {
+            Credential::Agent(_, agent) => Ok(AgentAccess { agent, address }),
+            Credential::Key(..) => Err(ApiError::InsufficientScope { scope: "agent".into() }),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Reader, ApiError> {
+        let access = access(parts)?;
+        if may_read_lists(&app.engine().state(), access) {
+            Ok(Reader(access))
+        } else {
+            Err(ApiError::InsufficientScope { scope: Scope::GroupsRead.to_string() })
+        }
+    }
+}
+
+/// When each credential was last used. In memory: a restart forgets it.
+#[derive(Debug, Default)]
+pub(crate) struct LastUsed(RwLock<BTreeMap<Credential, AtomicU64>>);
+
+impl LastUsed {
+    fn note(&self, credential: Credential, now: Timestamp) {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = known.get(&credential) {
+            at.fetch_max(now.unix_ms(), Ordering::Relaxed);
+            return;
+        }
+        drop(known);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(credential, AtomicU64::new(now.unix_ms()));
+    }
+
+    /// When `credential` was last used since the start.
+    pub(crate) fn at(&self, credential: Credential) -> Option<Timestamp> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let at = known.get(&credential)?.load(Ordering::Relaxed);
+        Timestamp::from_unix_ms(at).ok()
+    }
+}

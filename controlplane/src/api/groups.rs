@@ -1,0 +1,165 @@
+//! `/groups`: named sets of members.
+
+use std::ops::Bound;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use postern_shared::ids::GroupId;
+use postern_shared::position::Revision;
+use postern_shared::time::{Timestamp, Ttl};
+use serde::Serialize;
+
+use super::auth::{GroupsRead, GroupsWrite, Holder};
+use super::fields::Fields;
+use super::members::{self, MemberView};
+use super::refusal::refused;
+use super::{behind, expected, group_id, version};
+use crate::app::App;
+use crate::domain::{Command, Group, GroupEdit, GroupRow};
+use crate::http::paging::{Cursor, PageRequest};
+use crate::http::{Answer, ApiError};
+
+#[derive(Serialize)]
+struct GroupView<'a> {
+    id: GroupId,
+    number: u64,
+    name: &'a str,
+    /// Seconds that a reported address counts here, at most.
+    ttl: Option<Ttl>,
+    members_count: usize,
+    /// Networks that are allowed now.
+    entries_count: usize,
+    created_at: Timestamp,
+}
+
+/// A group with a page of its members.
+#[derive(Serialize)]
+struct GroupDetail<'a> {
+    #[serde(flatten)]
+    group: GroupView<'a>,
+    members: Vec<MemberView<'a>>,
+}
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/groups", get(list).post(create))
+        .route("/groups/{id}", get(show).patch(edit).delete(delete))
+}
+
+async fn list(
+    State(app): State<App>,
+    holder: Holder<GroupsRead>,
+    page: PageRequest,
+) -> Result<Answer, ApiError> {
+    let after =
+        behind(&page)?.map_or(Bound::Unbounded, |key| Bound::Excluded(u64::from_be_bytes(key)));
+    let (state, now) = (app.engine().state(), app.engine().now());
+    let org = state.org(holder.org).ok_or(ApiError::NotFound)?;
+    let rest = org.groups.range((after, Bound::Unbounded));
+    let rest = rest.filter_map(|(_, id)| state.group(*id));
+    let (rows, next) = page.cut(rest, |last| Cursor::behind(&last.record.number.to_be_bytes()));
+    let views: Vec<GroupView<'_>> = rows.into_iter().map(|row| view(row, now)).collect();
+    Ok(Answer::page(&views, next))
+}
+
+async fn create(
+    State(app): State<App>,
+    holder: Holder<GroupsWrite>,
+    mut body: Fields,
+) -> Result<Answer, ApiError> {
+    let name = body.required("name");
+    let ttl: Option<Option<Ttl>> = body.nullable("ttl");
+    body.finish()?;
+    let name = name.ok_or_else(|| ApiError::field("/name", "is missing"))?;
+
+    let group = Group {
+        id: GroupId::from_random(app.engine().chance().id()),
+        org: holder.org,
+        number: 0, // given by the decision
+        name,
+        ttl: ttl.flatten(),
+        created_at: app.engine().now(),
+    };
+    let id = group.id;
+    app.engine().submit(holder.order(Command::CreateGroup(group))).await.map_err(refused)?;
+
+    let state = app.engine().state();
+    let row = state.group(id).ok_or(ApiError::NotFound)?;
+    let etag = version(id.as_bytes(), row.revision);
+    let view = view(row, app.engine().now());
+    Ok(Answer::created(&format!("/api/v1/groups/{id}"), &view).with_etag(&etag))
+}
+
+async fn show(
+    State(app): State<App>,
+    holder: Holder<GroupsRead>,
+    Path(id): Path<String>,
+    page: PageRequest,
+) -> Result<Answer, ApiError> {
+    let state = app.engine().state();
+    let id = group_id(&state, holder.org, &id)?;
+    let row = state.group(id).ok_or(ApiError::NotFound)?;
+    let (members, next) = members::page(&state, row, &page)?;
+    let detail = GroupDetail { group: view(row, app.engine().now()), members };
+    Ok(Answer::page(&detail, next).with_etag(&version(id.as_bytes(), row.revision)))
+}
+
+async fn edit(
+    State(app): State<App>,
+    holder: Holder<GroupsWrite>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    mut body: Fields,
+) -> Result<Answer, ApiError> {
+    let (group, expected) = target(&app, &holder, &id, &headers)?;
+    let edit = GroupEdit { name: body.optional("name"), ttl: body.nullable("ttl") };
+    body.finish()?;
+
+    let command = Command::EditGroup { org: holder.org, group, edit, expected };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+
+    let state = app.engine().state();
+    let row = state.group(group).ok_or(ApiError::NotFound)?;
+    let etag = version(group.as_bytes(), row.revision);
+    Ok(Answer::ok(&view(row, app.engine().now())).with_etag(&etag))
+}
+
+async fn delete(
+    State(app): State<App>,
+    holder: Holder<GroupsWrite>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    let (group, expected) = target(&app, &holder, &id, &headers)?;
+    let command = Command::DeleteGroup { org: holder.org, group, expected };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The group that a change is about, and the version that it is held to.
+fn target(
+    app: &App,
+    holder: &Holder<GroupsWrite>,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<(GroupId, Option<Revision>), ApiError> {
+    let state = app.engine().state();
+    let id = group_id(&state, holder.org, id)?;
+    let row = state.group(id).ok_or(ApiError::NotFound)?;
+    Ok((id, expected(headers, id.as_bytes(), row.revision)?))
+}
+
+fn view(row: &GroupRow, now: Timestamp) -> GroupView<'_> {
+    let group = &row.record;
+    GroupView {
+        id: group.id,
+        number: group.number,
+        name: group.name.as_str(),
+        ttl: group.ttl,
+        members_count: row.members.len(),
+        entries_count: row.list.len_at(now),
+        created_at: group.created_at,
+    }
+}

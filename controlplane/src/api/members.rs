@@ -1,0 +1,173 @@
+//! `/groups/{id}/members`: who and what belongs to a group.
+
+use std::ops::Bound;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get};
+use postern_shared::ids::{GroupId, MemberId, PairId};
+use postern_shared::network::Network;
+use postern_shared::time::{Expiry, Timestamp};
+use serde::Serialize;
+
+use super::auth::{GroupsRead, GroupsWrite, Holder};
+use super::fields::{Fields, PairName};
+use super::refusal::refused;
+use super::{behind, group_id, pair_id};
+use crate::app::App;
+use crate::domain::{Command, GroupRow, Label, Member, MemberKind, State as Orgs};
+use crate::http::paging::{Cursor, PageRequest};
+use crate::http::{Answer, ApiError};
+
+/// A member with what it stands for.
+#[derive(Serialize)]
+pub(super) struct MemberView<'a> {
+    id: MemberId,
+    #[serde(flatten)]
+    kind: KindView<'a>,
+    expires_at: Expiry,
+    added_at: Timestamp,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum KindView<'a> {
+    Pair { pair_id: PairId, number: u64, name: &'a str },
+    Network { cidr: Network, note: &'a str },
+}
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/groups/{id}/members", get(list).post(add))
+        .route("/groups/{id}/members/{member}", delete(remove))
+}
+
+/// A page of a group's members.
+pub(super) fn page<'a>(
+    state: &'a Orgs,
+    row: &'a GroupRow,
+    page: &PageRequest,
+) -> Result<(Vec<MemberView<'a>>, Option<Cursor>), ApiError> {
+    let after = behind::<16>(page)?;
+    // Ids are ordered as their bytes are, and one made of an id's bytes is that id.
+    let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(MemberId::from_random(key)));
+    let rest = row.members.range((after, Bound::Unbounded)).map(|(_, row)| &row.record);
+    let (members, next) = page.cut(rest, |last| Cursor::behind(last.id.as_bytes()));
+    Ok((members.into_iter().filter_map(|member| view(state, member)).collect(), next))
+}
+
+async fn list(
+    State(app): State<App>,
+    holder: Holder<GroupsRead>,
+    Path(id): Path<String>,
+    request: PageRequest,
+) -> Result<Answer, ApiError> {
+    let state = app.engine().state();
+    let id = group_id(&state, holder.org, &id)?;
+    let row = state.group(id).ok_or(ApiError::NotFound)?;
+    let (members, next) = page(&state, row, &request)?;
+    Ok(Answer::page(&members, next))
+}
+
+async fn add(
+    State(app): State<App>,
+    holder: Holder<GroupsWrite>,
+    Path(id): Path<String>,
+    body: Fields,
+) -> Result<Answer, ApiError> {
+    let group = group_id(&app.engine().state(), holder.org, &id)?;
+    let (kind, expires) = read(&app, &holder, body)?;
+    let member = Member {
+        id: MemberId::from_random(app.engine().chance().id()),
+        org: holder.org,
+        group,
+        kind,
+        expires,
+        added_at: app.engine().now(),
+    };
+    let id = member.id;
+    app.engine().submit(holder.order(Command::AddMember(member))).await.map_err(refused)?;
+
+    let state = app.engine().state();
+    let row = state.group(group).and_then(|row| row.members.get(&id)).ok_or(ApiError::NotFound)?;
+    let view = view(&state, &row.record).ok_or(ApiError::NotFound)?;
+    Ok(Answer::created(&format!("/api/v1/groups/{group}/members/{id}"), &view))
+}
+
+async fn remove(
+    State(app): State<App>,
+    holder: Holder<GroupsWrite>,
+    Path((group, member)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let (group, member) = find(&app.engine().state(), &holder, &group, &member)?;
+    let command = Command::RemoveMember { org: holder.org, group, member };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads a new member: a pair, or a network with a note.
+fn read(
+    app: &App,
+    holder: &Holder<GroupsWrite>,
+    mut body: Fields,
+) -> Result<(MemberKind, Expiry), ApiError> {
+    let pair: Option<PairName> = body.optional("pair_id");
+    let network: Option<Network> = body.optional("cidr");
+    let note: Option<Label> = body.optional("note");
+    let expires: Option<Option<Timestamp>> = body.nullable("expires_at");
+    let now = app.engine().now();
+    if expires.flatten().is_some_and(|at| at <= now) {
+        body.refuse("expires_at", format!("must be later than now, which is {now}"));
+    }
+    let find = |PairName(name): &PairName| pair_id(&app.engine().state(), holder.org, name).ok();
+    let found = pair.as_ref().map(find);
+    if body.is_clean() {
+        match (found, network, &note) {
+            (Some(Some(_)), None, None) | (None, Some(_), Some(_)) => {}
+            (Some(None), ..) => body.refuse("pair_id", "is no pair of this org"),
+            (Some(Some(_)), Some(_), _) => body.refuse("cidr", "cannot stand beside `pair_id`"),
+            (Some(Some(_)), None, Some(_)) => body.refuse("note", "belongs to a `cidr`"),
+            (None, Some(_), None) => body.refuse("note", "is missing: say what the network is"),
+            (None, None, _) => body.refuse("pair_id", "is missing, or else `cidr` and `note`"),
+        }
+    }
+    body.finish()?;
+    let kind = match (found.flatten(), network, note) {
+        (Some(pair), ..) => MemberKind::Pair(pair),
+        (None, Some(network), Some(note)) => MemberKind::Network { network, note },
+        (None, ..) => return Err(ApiError::field("/pair_id", "is missing")),
+    };
+    Ok((kind, Expiry::from(expires.flatten())))
+}
+
+/// Finds a member by its own id, or a pair's membership by the pair's id or number.
+fn find(
+    state: &Orgs,
+    holder: &Holder<GroupsWrite>,
+    group: &str,
+    member: &str,
+) -> Result<(GroupId, MemberId), ApiError> {
+    let group = group_id(state, holder.org, group)?;
+    let row = state.group(group).ok_or(ApiError::NotFound)?;
+    if let Some(id) = member.parse().ok().filter(|id| row.members.contains_key(id)) {
+        return Ok((group, id));
+    }
+    let pair = pair_id(state, holder.org, member)?;
+    let id = state.pair(pair).and_then(|pair| pair.memberships.get(&group).copied());
+    id.map(|id| (group, id)).ok_or(ApiError::NotFound)
+}
+
+fn view<'a>(state: &'a Orgs, member: &'a Member) -> Option<MemberView<'a>> {
+    let kind = match &member.kind {
+        MemberKind::Pair(id) => {
+            let pair = &state.pair(*id)?.record;
+            KindView::Pair { pair_id: *id, number: pair.number, name: pair.name.as_str() }
+        }
+        MemberKind::Network { network, note } => {
+            KindView::Network { cidr: *network, note: note.as_str() }
+        }
+    };
+    let Member { id, expires, added_at, .. } = member;
+    Some(MemberView { id: *id, kind, expires_at: *expires, added_at: *added_at })
+}

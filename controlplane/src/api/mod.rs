@@ -1,0 +1,101 @@
+//! Version 1 of the API, one file a resource.
+
+mod account;
+mod agents;
+pub(crate) mod auth;
+mod fields;
+mod groups;
+mod ips;
+mod members;
+mod pairs;
+pub(crate) mod prefer;
+pub(crate) mod refusal;
+pub(crate) mod stream;
+
+use std::str::FromStr;
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::http::header::IF_MATCH;
+use axum::middleware::from_fn_with_state;
+use postern_shared::ids::{GroupId, OrgId, PairId};
+use postern_shared::position::Revision;
+
+use crate::app::App;
+use crate::domain::State;
+use crate::http::ApiError;
+use crate::http::etag::{EntityTag, require_match};
+use crate::http::paging::PageRequest;
+
+/// The routes under `/api/v1`.
+pub(crate) fn routes(app: &App) -> Router<App> {
+    let authenticated = Router::new()
+        .merge(account::routes())
+        .merge(pairs::routes())
+        .merge(groups::routes())
+        .merge(members::routes())
+        .merge(ips::routes())
+        .merge(stream::routes())
+        .merge(agents::routes())
+        .route_layer(from_fn_with_state(app.clone(), auth::authenticate));
+    authenticated.merge(agents::enrolment_routes())
+}
+
+/// Finds a pair by its id or its number in the org. Another org's pair is as unknown as any.
+fn pair_id(state: &State, org: OrgId, text: &str) -> Result<PairId, ApiError> {
+    let id = match named(text)? {
+        Named::Id(id) => Some(id),
+        Named::Number(number) => state.org(org).and_then(|row| row.pairs.get(&number).copied()),
+    };
+    let id = id.filter(|id| state.live_pair(org, *id).is_ok());
+    id.ok_or(ApiError::NotFound)
+}
+
+/// Finds a group by its id or its number in the org, as [`pair_id`] does.
+fn group_id(state: &State, org: OrgId, text: &str) -> Result<GroupId, ApiError> {
+    let id = match named(text)? {
+        Named::Id(id) => Some(id),
+        Named::Number(number) => state.org(org).and_then(|row| row.groups.get(&number).copied()),
+    };
+    let id = id.filter(|id| state.group_of(org, *id).is_ok());
+    id.ok_or(ApiError::NotFound)
+}
+
+enum Named<T> {
+    Id(T),
+    Number(u64),
+}
+
+fn named<T: FromStr>(text: &str) -> Result<Named<T>, ApiError> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map(Named::Number).map_err(|_| ApiError::NotFound);
+    }
+    text.parse().map(Named::Id).map_err(|_| ApiError::NotFound)
+}
+
+/// The version of an object: its id and the commit that last wrote it. What roves, such as a
+/// pair's address, is no part of it, so that an edit is not refused because somebody moved.
+fn version(id: &[u8; 16], revision: Revision) -> EntityTag {
+    EntityTag::strong(&[id, &revision.0.to_be_bytes()])
+}
+
+/// The revision that an edit or a deletion is to be held to; none when the client does not care.
+fn expected(
+    headers: &HeaderMap,
+    id: &[u8; 16],
+    revision: Revision,
+) -> Result<Option<Revision>, ApiError> {
+    if !headers.contains_key(IF_MATCH) {
+        return Ok(None);
+    }
+    require_match(headers, &version(id, revision))?;
+    Ok(Some(revision))
+}
+
+/// The key behind which a page begins, as the list's own kind of key.
+fn behind<const LEN: usize>(page: &PageRequest) -> Result<Option<[u8; LEN]>, ApiError> {
+    let Some(cursor) = &page.after else { return Ok(None) };
+    let key = cursor.key().try_into();
+    let detail = || "`cursor` belongs to another list".to_owned();
+    key.map(Some).map_err(|_| ApiError::BadRequest { detail: detail() })
+}

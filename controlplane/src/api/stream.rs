@@ -1,0 +1,310 @@
+//! `/stream`: lists followed as they change, as server-sent events.
+//!
+//! Nothing is queued for a follower: whenever it can take more, it is told what leads from what
+//! it has to what there is. One that takes nothing is cut off by the server's write limit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use postern_shared::ids::{Epoch, GroupId};
+use postern_shared::position::{Follow, Revision};
+use postern_shared::wire::v1::{StreamEvent, Withdrawn};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_stream::StreamExt as _;
+use tokio_stream::StreamMap;
+use tokio_stream::wrappers::WatchStream;
+
+use super::auth::Reader;
+use crate::app::App;
+use crate::domain::{Credential, State as Orgs};
+use crate::engine::Stopped;
+use crate::feed::is_ahead;
+use crate::http::ApiError;
+use crate::server::Drain;
+
+/// Most groups that one stream follows.
+const GROUPS_MAX: usize = 256;
+/// Most streams of one credential: an agent has one, and another while it changes over.
+const STREAMS_BY_CREDENTIAL_MAX: usize = 16;
+/// Most streams altogether.
+const STREAMS_MAX: usize = 12 * 1024;
+/// When to try again where all streams are taken.
+const FULL_RETRY: Duration = Duration::from_secs(15);
+/// After this long without an event a comment says that the stream lives.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// The longest age of a stream, in seconds; the shortest is half of it, so that streams that
+/// began together do not end together.
+const AGE_SECS_MAX: u64 = 2 * 60 * 60;
+
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/stream", get(open))
+}
+
+async fn open(
+    State(app): State<App>,
+    reader: Reader,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let follow = read(request.uri())?;
+    let seat = app.seats().take(reader.0.credential)?;
+    begin_epoch_if_restored(&app, &reader, &follow).await;
+    let drain = request.extensions().get().cloned();
+    let follower = Follower::new(app, reader, &follow, drain, seat);
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // Proxies that collect answers before they pass them on would hold every event back.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, Body::from_stream(unfold(follower, Follower::next))).into_response())
+}
+
+/// Reads `group=…&group=…`, each a group with what the follower has of it.
+fn read(uri: &Uri) -> Result<Vec<Follow>, ApiError> {
+    let bad = |detail: String| ApiError::BadRequest { detail };
+    let mut follow: BTreeMap<GroupId, Follow> = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        if name != "group" {
+            return Err(bad("the query has `group` only, once for each group".into()));
+        }
+        let one: Follow = value.parse().map_err(|error| bad(format!("`group`: {error}")))?;
+        if follow.insert(one.group, one).is_some() {
+            return Err(bad(format!("the query names the group {} twice", one.group)));
+        }
+        if GROUPS_MAX < follow.len() {
+            return Err(bad(format!("a stream follows {GROUPS_MAX} groups at most")));
+        }
+    }
+    if follow.is_empty() {
+        return Err(bad("name the groups to follow: `?group=<id>`".into()));
+    }
+    Ok(follow.into_values().collect())
+}
+
+/// Begins a new epoch when a follower knows more of this one than the store does: then the store
+/// is an older copy, whose revisions are given again for other lists.
+async fn begin_epoch_if_restored(app: &App, reader: &Reader, follow: &[Follow]) {
+    let engine = app.engine();
+    let epoch = engine.epoch();
+    let is_behind = {
+        let state = engine.state();
+        follow.iter().any(|follow| {
+            let row = state.group(follow.group).filter(|_| reader.may_read(&state, follow.group));
+            let ahead = |newest| follow.have.is_some_and(|have| is_ahead(have, epoch, newest));
+            row.is_some_and(|row| ahead(row.list_revision))
+        })
+    };
+    if is_behind && app.may_begin_epoch(engine.now()) {
+        engine.replace_epoch(epoch).await;
+    }
+}
+
+/// One open stream.
+struct Follower {
+    app: App,
+    reader: Reader,
+    /// What the follower was told of each group.
+    have: BTreeMap<GroupId, Option<(Epoch, Revision)>>,
+    moved: StreamMap<GroupId, WatchStream<Revision>>,
+    access: watch::Receiver<u64>,
+    stopped: watch::Receiver<Option<Stopped>>,
+    drain: Option<Drain>,
+    /// What was made for the follower and not yet taken; never more than one step of each group.
+    ready: VecDeque<Bytes>,
+    ends_at: Instant,
+    _seat: Seat,
+}
+
+impl Follower {
+    fn new(
+        app: App,
+        reader: Reader,
+        follow: &[Follow],
+        drain: Option<Drain>,
+        seat: Seat,
+    ) -> Follower {
+        let age = AGE_SECS_MAX - app.spread() % (AGE_SECS_MAX / 2);
+        let engine = app.engine().clone();
+        let have = follow.iter().map(|follow| {
+            let position = follow.have.map(|have| (have.epoch, have.revision));
+            (follow.group, position)
+        });
+        let mut follower = Follower {
+            reader,
+            have: have.collect(),
+            moved: StreamMap::new(),
+            access: engine.watch_access(),
+            stopped: engine.watch_stopped(),
+            drain,
+            ready: VecDeque::new(),
+            ends_at: Instant::now() + Duration::from_secs(age),
+            _seat: seat,
+            app,
+        };
+        let state = engine.state();
+        for one in follow {
+            // Watched before it is read: no commit falls between.
+            match engine.feed().subscribe(&state, one.group) {
+                Some(moved) if reader.may_read(&state, one.group) => {
+                    follower.moved.insert(one.group, WatchStream::from_changes(moved));
+                    follower.tell(&state, one.group);
+                }
+                Some(_) | None => follower.withdraw(one.group),
+            }
+        }
+        follower
+    }
+
+    /// The next bytes; `None` ends the stream.
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Follower)> {
+        loop {
+            if !self.is_allowed() {
+                return None;
+            }
+            if let Some(bytes) = self.ready.pop_front() {
+                return Some((Ok(bytes), self));
+            }
+            let group = self.wait().await?;
+            match group {
+                Woken::Moved(group) => {
+                    let engine = self.app.engine().clone();
+                    self.tell(&engine.state(), group);
+                }
+                Woken::Access => {}
+                Woken::Silence => self.ready.push_back(COMMENT),
+            }
+        }
+    }
+
+    /// Waits for anything to do; `None` when the stream has to end.
+    async fn wait(&mut self) -> Option<Woken> {
+        let told_to_stop = async {
+            match &mut self.drain {
+                Some(drain) => drain.requested().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = self.access.changed() => changed.ok().map(|()| Woken::Access),
+            _ = self.stopped.wait_for(Option::is_some) => None,
+            () = told_to_stop => None,
+            () = sleep_until(self.ends_at) => None,
+            Some((group, _)) = self.moved.next() => Some(Woken::Moved(group)),
+            () = sleep(COMMENT_EVERY) => Some(Woken::Silence),
+        }
+    }
+
+    /// Asks again for the follower's rights: groups that were taken away are withdrawn. False
+    /// when the credential is gone or no longer works from where the follower is.
+    fn is_allowed(&mut self) -> bool {
+        let engine = self.app.engine().clone();
+        let now = engine.now();
+        let state = engine.state();
+        if !self.reader.is_good(&state, now) {
+            return false;
+        }
+        if self.access.has_changed().is_err() {
+            return false;
+        }
+        self.access.borrow_and_update();
+        let lost: Vec<GroupId> = self.moved.keys().copied().collect();
+        for group in lost {
+            if !self.reader.may_read(&state, group) {
+                self.withdraw(group);
+            }
+        }
+        true
+    }
+
+    /// Makes ready what leads the follower on.
+    fn tell(&mut self, state: &Orgs, group: GroupId) {
+        let engine = self.app.engine();
+        let (epoch, now) = (engine.epoch(), engine.now());
+        let have = self.have.get(&group).copied().flatten();
+        let catch = engine.feed().catch_up(state, epoch, group, have, now);
+        self.have.insert(group, catch.position);
+        self.ready.extend(catch.events);
+    }
+
+    fn withdraw(&mut self, group: GroupId) {
+        self.moved.remove(&group);
+        self.have.remove(&group);
+        let withdrawn = StreamEvent::Withdrawn(Withdrawn { group }).to_sse();
+        self.ready.push_back(withdrawn.expect("an id can be written").into());
+    }
+}
+
+enum Woken {
+    Moved(GroupId),
+    Access,
+    Silence,
+}
+
+/// The streams that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Seats(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_credential: BTreeMap<Credential, usize>,
+}
+
+/// The right to one stream; given back when dropped.
+#[derive(Debug)]
+struct Seat {
+    seats: Arc<Seats>,
+    credential: Credential,
+}
+
+impl Seats {
+    fn take(self: &Arc<Seats>, credential: Credential) -> Result<Seat, ApiError> {
+        let mut taken = self.lock();
+        let by_credential = taken.by_credential.get(&credential).copied().unwrap_or(0);
+        let full = |reason: &str| ApiError::Unavailable {
+            reason: reason.to_owned(),
+            retry_after: FULL_RETRY,
+        };
+        if STREAMS_MAX <= taken.all {
+            return Err(full("all streams are taken"));
+        }
+        if STREAMS_BY_CREDENTIAL_MAX <= by_credential {
+            return Err(full("the credential has its share of the streams"));
+        }
+        taken.all += 1;
+        taken.by_credential.insert(credential, by_credential + 1);
+        Ok(Seat { seats: Arc::clone(self), credential })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.lock();
+        taken.all -= 1;
+        if let Some(count) = taken.by_credential.get_mut(&self.credential) {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_credential.remove(&self.credential);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Everything that is served to the world: all routes, and what they share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use postern_shared::time::{Timestamp, Ttl};
+
+use crate::api::auth::LastUsed;
+use crate::api::stream::Seats;
+use crate::config::PublicUrl;
+use crate::engine::Engine;
+use crate::http::border::{Border, finish};
+use crate::http::limit::{Limiter, RateLimits};
+use crate::metrics::Readiness;
+use crate::server::TrustedProxies;
+use crate::{api, beacon, compat};
+
+/// What the operator decides about the routes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Under which address clients reach the plane.
+    pub public_url: PublicUrl,
+    /// How long a reported address counts, where nobody says.
+    pub ttl: Ttl,
+    /// Whether private addresses may be reported: LANs and VPNs are real, so usually they may.
+    pub allow_private: bool,
+    /// Whose word on a caller's address is taken.
+    pub proxies: TrustedProxies,
+    /// The budgets of callers.
+    pub rates: RateLimits,
+    /// What has to be so before the daemon is ready.
+    pub readiness: Readiness,
+}
+
+/// What the routes share. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+struct Parts {
+    engine: Engine,
+    settings: Settings,
+    limiter: Limiter,
+    last_used: LastUsed,
+    seats: Arc<Seats>,
+    spread: Spread,
+    epoch_begun_at: AtomicU64,
+}
+
+/// How long the plane takes no follower's word for it that its store was restored, after it did.
+const EPOCH_REST: Duration = Duration::from_secs(60);
+
+/// Puts all routes together, with the border around them.
+pub fn router(app: App) -> Router {
+    let engine = app.engine();
+    let proxies = app.settings().proxies.clone();
+    let border = Border::new(proxies, engine.clock(), engine.chance());
+    let readiness = app.settings().readiness.router();
+    let routes = Router::new()
+        .merge(beacon::routes())
+        .merge(compat::routes())
+        .nest("/api/v1", api::routes(&app));
+    finish(routes.with_state(app).merge(readiness), border)
+}
+
+impl App {
+    /// Makes what the routes share.
+    pub fn new(engine: Engine, settings: Settings) -> App {
+        let limiter = Limiter::new(&settings.rates);
+        let spread = Spread(AtomicU64::new(engine.chance().number()));
+        App(Arc::new(Parts {
+            engine,
+            settings,
+            limiter,
+            last_used: LastUsed::default(),
+            seats: Arc::default(),
+            spread,
+            epoch_begun_at: AtomicU64::new(0),
+        }))
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    pub(crate) fn limiter(&self) -> &Limiter {
+        &self.0.limiter
+    }
+
+    pub(crate) fn last_used(&self) -> &LastUsed {
+        &self.0.last_used
+    }
+
+    pub(crate) fn seats(&self) -> &Arc<Seats> {
+        &self.0.seats
+    }
+
+    /// Draws a number that is spread evenly and repeats no earlier one. Not a secret.
+    pub(crate) fn spread(&self) -> u64 {
+        self.0.spread.next()
+    }
+
+    /// Says whether a new epoch may begin on a follower's word; at most once in [`EPOCH_REST`].
+    pub(crate) fn may_begin_epoch(&self, now: Timestamp) -> bool {
+        let begun_at = &self.0.epoch_begun_at;
+        let allow = |last: u64| {
+            let rested = last + u64::try_from(EPOCH_REST.as_millis()).unwrap_or(u64::MAX);
+            (last == 0 || rested <= now.unix_ms()).then_some(now.unix_ms())
+        };
+        begun_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, allow).is_ok()
+    }
+
+    /// The URL of a path of this plane, as clients see it.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.0.settings.public_url)
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+/// Numbers for visits and for jitter. They need not be unknown, only different, so they cost no
+/// call into the kernel on every heartbeat.
+struct Spread(AtomicU64);
+
+impl Spread {
+    fn next(&self) -> u64 {
+        // SplitMix64: a walk through all numbers, well mixed.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,146 @@
+//! `/b/{bookmark}`: where a pair says that it is here now.
+//!
+//! GET shows a page and changes nothing; POST reports. The address is always the caller's own.
+
+mod page;
+mod report;
+mod request;
+
+use std::net::IpAddr;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{ALLOW, CACHE_CONTROL, REFERRER_POLICY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use postern_shared::ids::PairId;
+use postern_shared::token::{Token, TokenKind};
+
+use crate::api::auth::find;
+use crate::api::prefer;
+use crate::app::App;
+use crate::domain::Secret;
+use crate::http::limit::Caller;
+use crate::http::{Answer, ApiError};
+use crate::server::{ClientAddress, Peer};
+
+pub(crate) use self::report::report;
+pub(crate) use self::request::{is_prefetch, wants_page};
+
+/// The routes of bookmarks.
+pub(crate) fn routes() -> Router<App> {
+    Router::new().route("/b/{bookmark}", get(show).post(accept).options(methods))
+}
+
+async fn show(
+    State(app): State<App>,
+    Path(bookmark): Path<String>,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+) -> Response {
+    if is_prefetch(request.headers()) {
+        return guarded(StatusCode::NO_CONTENT);
+    }
+    guarded(match pair_of(&app, &bookmark, address) {
+        Ok(pair) => page::bookmark(&app, pair, address, request.extensions().get::<Peer>()),
+        Err(error) => refused(error, wants_page(request.headers())),
+    })
+}
+
+async fn accept(
+    State(app): State<App>,
+    Path(bookmark): Path<String>,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+) -> Response {
+    if is_prefetch(request.headers()) {
+        return guarded(StatusCode::NO_CONTENT);
+    }
+    let is_page = wants_page(request.headers());
+    guarded(match answer(&app, &bookmark, address, request, is_page).await {
+        Ok(response) => response,
+        Err(error) => refused(error, is_page),
+    })
+}
+
+async fn methods() -> Response {
+    guarded((StatusCode::NO_CONTENT, [(ALLOW, "GET, HEAD, POST, OPTIONS")]))
+}
+
+async fn answer(
+    app: &App,
+    bookmark: &str,
+    address: IpAddr,
+    request: Request,
+    is_page: bool,
+) -> Result<Response, ApiError> {
+    let pair = pair_of(app, bookmark, address)?;
+    let preferred = prefer::wait(request.headers());
+    let mut drain = request.extensions().get().cloned();
+    let said = request::read(request).await?;
+
+    let reported = report(app, pair, address, said.visit).await?;
+    let wait = preferred.or(said.wait);
+    let confirmation = reported.confirmation(app, wait, drain.as_mut()).await;
+
+    let mut response = if is_page {
+        page::reported(&reported, confirmation, address)
+    } else {
+        Answer::ok(&reported.answer(confirmation)).into_response()
+    };
+    if let Some(wait) = preferred {
+        let (name, value) = prefer::applied(wait);
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
+}
+
+/// Finds the pair of a bookmark. Who holds a mistyped one is told so: the checksum alone says it.
+/// Unknown, deleted and never given are all the same.
+pub(crate) fn pair_of(app: &App, bookmark: &str, source: IpAddr) -> Result<PairId, ApiError> {
+    let now = app.engine().now();
+    app.limiter().may_authenticate(Caller::source(source), now)?;
+    let failed = |error| {
+        app.limiter().authentication_failed(Caller::source(source), now);
+        error
+    };
+    let token = secret(bookmark, TokenKind::Bookmark).map_err(failed)?;
+    let state = app.engine().state();
+    let pair = match find(&state, &token) {
+        Some(Secret::Bookmark(pair)) => state.pair(pair).filter(|row| row.is_live()),
+        Some(Secret::Key(_) | Secret::Server(_) | Secret::Enrolment(_) | Secret::Agent(_))
+        | None => None,
+    };
+    pair.map(|row| row.record.id).ok_or_else(|| failed(ApiError::NotFound))
+}
+
+/// Reads a secret of one kind out of a URL.
+pub(crate) fn secret(text: &str, kind: TokenKind) -> Result<Token, ApiError> {
+    let bad = |detail: String| ApiError::BadRequest { detail };
+    let token: Token = text.parse().map_err(|error| bad(format!("the URL is wrong: {error}")))?;
+    if token.kind() == kind {
+        return Ok(token);
+    }
+    let (given, wanted) = (token.kind().prefix(), kind.prefix());
+    Err(bad(format!("the URL is wrong: it holds a {given} secret where a {wanted} secret belongs")))
+}
+
+/// A failure, as a page for people and as a problem for programs.
+fn refused(error: ApiError, is_page: bool) -> Response {
+    // A fault on our side is told by its request id, which only a problem carries.
+    if is_page && error.status().is_client_error() {
+        page::refused(error)
+    } else {
+        error.into_response()
+    }
+}
+
+/// Keeps the URL, which is a secret, out of caches and other sites' logs.
+pub(crate) fn guarded(answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}

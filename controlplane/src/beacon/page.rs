@@ -1,0 +1,144 @@
+//! The pages that a bookmark shows: no script, nothing from elsewhere.
+
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use askama::Template;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use postern_shared::ids::PairId;
+use postern_shared::time::Timestamp;
+use postern_shared::wire::v1::Confirmation;
+use sha2::{Digest as _, Sha256};
+
+use crate::app::App;
+use crate::beacon::report::Reported;
+use crate::http::ApiError;
+use crate::http::problem::PendingProblem;
+use crate::server::Peer;
+
+const STYLE: &str = include_str!("../../templates/page.css");
+
+/// What a page may do: carry its own style and send its form back to where it came from. The
+/// hash names that one style, so that not even text that got past the escaping could add another.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).expect("the policy is plain text")
+});
+
+/// How long the page's button waits for hosts to confirm, in seconds.
+const BUTTON_WAIT_SECS: u64 = 5;
+
+#[derive(Template)]
+#[template(path = "bookmark.html")]
+struct BookmarkPage<'a> {
+    style: &'a str,
+    name: &'a str,
+    address: IpAddr,
+    /// How the address was found out.
+    seen: String,
+    /// Until when it is known already.
+    known_until: Option<Timestamp>,
+    wait: u64,
+}
+
+#[derive(Template)]
+#[template(path = "reported.html")]
+struct ReportedPage<'a> {
+    style: &'a str,
+    name: &'a str,
+    address: IpAddr,
+    expires_at: Timestamp,
+    confirmation: Confirmation,
+    wait: u64,
+}
+
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct RefusedPage<'a> {
+    style: &'a str,
+    detail: String,
+}
+
+/// Shows the caller's address and a button that reports it.
+pub(super) fn bookmark(app: &App, pair: PairId, address: IpAddr, peer: Option<&Peer>) -> Response {
+    let (name, known_until) = {
+        let (now, state) = (app.engine().now(), app.engine().state());
+        let Some(row) = state.pair(pair).filter(|row| row.is_live()) else {
+            return refused(ApiError::NotFound);
+        };
+        let until = row.stale_at(address).filter(|until| now < *until);
+        (row.record.name.to_string(), until)
+    };
+    let page = BookmarkPage {
+        style: STYLE,
+        name: &name,
+        address,
+        seen: seen_by(app, address, peer),
+        known_until,
+        wait: BUTTON_WAIT_SECS,
+    };
+    show(StatusCode::OK, &page)
+}
+
+/// Shows what a report led to.
+pub(super) fn reported(
+    reported: &Reported,
+    confirmation: Confirmation,
+    address: IpAddr,
+) -> Response {
+    let page = ReportedPage {
+        style: STYLE,
+        name: &reported.name,
+        address,
+        expires_at: reported.expires_at,
+        confirmation,
+        wait: BUTTON_WAIT_SECS,
+    };
+    show(StatusCode::OK, &page)
+}
+
+/// Shows why nothing was done; the header fields of the error stay.
+pub(super) fn refused(error: ApiError) -> Response {
+    let page = RefusedPage { style: STYLE, detail: error.to_string() };
+    let page = show(error.status(), &page);
+    let (parts, body) = page.into_parts();
+    let mut response = error.into_response();
+    response.extensions_mut().remove::<PendingProblem>();
+    response.headers_mut().extend(parts.headers);
+    *response.body_mut() = body;
+    response
+}
+
+fn show(status: StatusCode, page: &impl Template) -> Response {
+    let body = match page.render() {
+        Ok(body) => body,
+        Err(error) => return ApiError::internal(error).into_response(),
+    };
+    let headers: [(HeaderName, HeaderValue); 2] = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (CONTENT_SECURITY_POLICY, POLICY.clone()),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Says how the address was found out.
+fn seen_by(app: &App, address: IpAddr, peer: Option<&Peer>) -> String {
+    match peer {
+        Some(Peer::Tcp { address: socket, .. }) if socket.ip().to_canonical() != address => {
+            let header = app.settings().proxies.header.name();
+            let proxy = socket.ip().to_canonical();
+            format!("as told in the header {header} by {proxy}, a proxy that is trusted here")
+        }
+        Some(Peer::Tcp { .. } | Peer::Unix { .. }) | None => {
+            "as seen at the other end of your connection".to_owned()
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Carrying a report out, and how far it got.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use postern_shared::ids::{AgentId, Epoch, GroupId, OrgId, PairId};
+use postern_shared::network::Network;
+use postern_shared::position::Revision;
+use postern_shared::time::{Timestamp, Ttl};
+use postern_shared::wire::v1::{BeaconAnswer, Confirmation};
+use tokio::time::{Instant, timeout_at};
+
+use crate::api::refusal::refused;
+use crate::app::App;
+use crate::domain::{Actor, Command, Heard, Order, PairRow, Report, Seen, State, hear};
+use crate::http::ApiError;
+use crate::http::limit::{Caller, Tier};
+use crate::server::Drain;
+
+/// Longest time between two reports that a pair is asked for.
+const NEXT_SECS_MAX: u64 = 15 * 60;
+/// Shortest, unless the lifetime of the address leaves less.
+const NEXT_SECS_MIN: u64 = 60;
+
+/// What a report led to.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    pub(crate) name: String,
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+    pub(crate) expires_at: Timestamp,
+    org: OrgId,
+    moved: bool,
+    next: u64,
+    visit: u64,
+    epoch: Epoch,
+    /// The lists that hold the address, at the commit that put it there.
+    lists: BTreeMap<GroupId, Revision>,
+}
+
+/// Reports that `pair` is at `address`. A heartbeat is noted beside all other readers; whatever
+/// anybody else must know is durable before this returns.
+pub(crate) async fn report(
+    app: &App,
+    pair: PairId,
+    address: IpAddr,
+    visit: Option<u64>,
+) -> Result<Reported, ApiError> {
+    if !app.settings().allow_private && Network::host(address).is_private() {
+        let detail = format!("{address} is a private address, which this plane does not take");
+        return Err(ApiError::field("", detail));
+    }
+    let (before, visit) = {
+        let now = app.engine().now();
+        let state = app.engine().state();
+        let row = state.pair(pair).filter(|row| row.is_live()).ok_or(ApiError::NotFound)?;
+        let seen = Seen { address, visit, fresh_visit: app.spread() };
+        match hear(row, state.shortest_ttl(row), seen, now) {
+            Heard::Heartbeat(report) => {
+                row.heard_at(now);
+                return Ok(Reported::new(app, &state, row, &report, (address, false)));
+            }
+            Heard::Publish(visit) => (row.report, visit),
+        }
+    };
+    // A heartbeat costs no more than its refusal would; what must be committed has a budget.
+    let now = app.engine().now();
+    app.limiter().take(Tier::Write, Caller::record(pair.as_bytes()), now)?;
+    let command = Command::Report { pair, address, visit };
+    let order = Order { actor: Actor::Pair(pair), source: Some(address), command };
+    app.engine().submit(order).await.map_err(refused)?;
+
+    let state = app.engine().state();
+    let row = state.pair(pair).filter(|row| row.is_live()).ok_or(ApiError::NotFound)?;
+    row.heard_at(now);
+    let report = row.report.ok_or(ApiError::NotFound)?;
+    let moved = before.is_none_or(|before| before.reported_at(address).is_none());
+    Ok(Reported::new(app, &state, row, &report, (address, moved)))
+}
+
+impl Reported {
+    fn new(
+        app: &App,
+        state: &State,
+        row: &PairRow,
+        report: &Report,
+        (address, moved): (IpAddr, bool),
+    ) -> Reported {
+        let ttl = state.shortest_ttl(row);
+        let lists = row.memberships.keys().filter_map(|id| {
+            let group = state.group(*id)?;
+            Some((*id, group.list_revision))
+        });
+        // Another report may have come between the commit and this look: then its time counts.
+        let reported_at = report.reported_at(address).unwrap_or(report.visit.began);
+        Reported {
+            name: row.record.name.to_string(),
+            ipv4: report.ipv4.map(|spot| spot.address),
+            ipv6: report.ipv6.map(|spot| spot.address),
+            expires_at: reported_at.saturating_add(ttl.as_duration()),
+            org: row.record.org,
+            moved,
+            next: next_secs(ttl, app.spread()),
+            visit: report.visit.id,
+            epoch: app.engine().epoch(),
+            lists: lists.collect(),
+        }
+    }
+
+    /// The answer for programs.
+    pub(crate) fn answer(&self, confirmation: Confirmation) -> BeaconAnswer {
+        BeaconAnswer {
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+            moved: self.moved,
+            expires_at: self.expires_at,
+            next: self.next,
+            visit: format!("{:016x}", self.visit),
+            confirmation,
+        }
+    }
+
+    /// Counts the targets that have the address in force; with `wait`, when all of them have, or
+    /// then, or when the server wants to stop.
+    pub(crate) async fn confirmation(
+        &self,
+        app: &App,
+        wait: Option<Duration>,
+        drain: Option<&mut Drain>,
+    ) -> Confirmation {
+        let mut board = app.engine().watch_board();
+        let mut confirmation = self.confirmed(app);
+        let Some(wait) = wait else { return confirmation };
+        let until = Instant::now() + wait;
+        let told_to_stop = async {
+            match drain {
+                Some(drain) => drain.requested().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut told_to_stop = std::pin::pin!(told_to_stop);
+        while confirmation.open < confirmation.of {
+            let changed = tokio::select! {
+                changed = timeout_at(until, board.changed()) => matches!(changed, Ok(Ok(()))),
+                () = told_to_stop.as_mut() => false,
+            };
+            confirmation = self.confirmed(app);
+            if !changed {
+                break;
+            }
+        }
+        confirmation
+    }
+
+    fn confirmed(&self, app: &App) -> Confirmation {
+        if self.lists.is_empty() {
+            return Confirmation::default();
+        }
+        let followers: Vec<AgentId> = {
+            let state = app.engine().state();
+            let agents = state.agents_of(self.org).filter(|agent| agent.revoked_at.is_none());
+            let follows =
+                agents.filter(|agent| self.lists.keys().any(|g| agent.groups.contains(g)));
+            follows.map(|agent| agent.id).collect()
+        };
+        if followers.is_empty() {
+            return Confirmation::default();
+        }
+        app.engine().board().confirmation(self.epoch, &self.lists, followers.into_iter())
+    }
+}
+
+/// After how many seconds a pair should report again: often enough that no deadline passes, so
+/// seldom that a report is worth its answer, and not all pairs at once.
+fn next_secs(ttl: Ttl, spread: u64) -> u64 {
+    let (sixteenth, third) = (ttl.as_secs() / 16, ttl.as_secs() / 3);
+    let longest = sixteenth.clamp(NEXT_SECS_MIN, NEXT_SECS_MAX).min(third).max(1);
+    longest - spread % (longest / 8 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_day_is_reported_four_times_an_hour_and_a_minute_three_times() {
+        let next = |secs| next_secs(Ttl::from_secs(secs).unwrap(), 0);
+
+        assert_eq!([next(86_400), next(3_600), next(60), next(2)], [900, 225, 20, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_report_comes_before_the_deadline(secs in 2..Ttl::SECS_MAX, spread: u64) {
+            let next = next_secs(Ttl::from_secs(secs).unwrap(), spread);
+
+            prop_assert!(0 < next && next < secs && next <= NEXT_SECS_MAX);
+        }
+    }
+}

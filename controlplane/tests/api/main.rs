@@ -1,0 +1,8 @@
+//! The routes over a real socket, asked by a client that shares no code with them.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod agents;
+mod compat;
+mod lists;
+mod world;
