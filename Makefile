@@ -43,6 +43,7 @@ check: ## Runs formatter, lints, documentation, dependency, script and unit chec
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --all-features
 	cargo deny --offline --all-features check --hide-inclusion-graph bans licenses sources
 	.ci/units
+	.ci/documents
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/*; else echo 'shellcheck is not installed: scripts not checked'; fi
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
