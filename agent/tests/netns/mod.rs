@@ -1,6 +1,6 @@
 //! Ground for tests that change the firewall of the namespace they run in: a guard, a second host
 //! behind a pair of interfaces, and witnesses that are not our own reader.
-#![expect(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![expect(unreachable_pub, reason = "a module of test binaries")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

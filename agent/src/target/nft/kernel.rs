@@ -7,7 +7,7 @@ use postern_shared::time::Timestamp;
 
 use super::link::Link;
 use super::read::{self, Found, FoundSet, FoundTable};
-use super::socket::{CommitError, Listener};
+use super::socket::{CommitError, Connection, Listener};
 use super::steps::{Encoding, Step};
 use super::sys::{self, Batch, MESSAGE_ELEMENTS_MAX, NewSet, Removal, Sealed};
 use super::{NftOptions, refusal};
@@ -185,6 +185,14 @@ impl Kernel {
         Ok(())
     }
 
+    /// Runs `job` on the thread of the socket.
+    pub(super) async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> std::io::Result<R> + Send + 'static,
+    ) -> std::io::Result<R> {
+        self.link.call(job).await?
+    }
+
     /// Resolves when somebody else may have changed the table.
     pub(super) async fn disturbed(&mut self) {
         while self.news != News::Fresh {
@@ -278,7 +286,7 @@ pub(super) const AUDIT_EVERY: Duration = Duration::from_secs(3600);
 
 async fn call<R: Send + 'static>(
     link: &Link,
-    job: impl FnOnce(&mut super::socket::Connection) -> R + Send + 'static,
+    job: impl FnOnce(&mut Connection) -> R + Send + 'static,
 ) -> Result<R, TargetError> {
     let gone = |source| TargetError::Unreachable { step: "using the socket".to_owned(), source };
     link.call(job).await.map_err(gone)

@@ -5,6 +5,7 @@
 //! ports that it protects. A `SetsTarget` fills sets of a table that the operator wrote.
 //! Both tell the kernel the deadline of every entry, so that it closes whatever becomes of us.
 
+mod conntrack;
 mod gate;
 mod kernel;
 mod link;

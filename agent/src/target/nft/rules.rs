@@ -10,6 +10,8 @@ pub(super) enum Expr {
     Meta(Meta),
     /// Loads the connection's state bits.
     CtState,
+    /// Loads whether the packet goes the way that the connection was opened, or back.
+    CtDirection,
     /// Loads the type of the destination address, from the routing table.
     FibDaddrType,
     /// Loads bytes of a header.
@@ -69,6 +71,12 @@ pub(super) mod verdict {
     pub(in super::super) const JUMP: u32 = -3_i32 as u32;
 }
 
+/// The kernel's numbers for properties of connections.
+pub(super) mod ct {
+    pub(in super::super) const STATE: u32 = 0;
+    pub(in super::super) const DIRECTION: u32 = 1;
+}
+
 /// The kernel's number for the lookup of an address type, and for its key.
 pub(super) mod fib {
     pub(in super::super) const RESULT_ADDRTYPE: u32 = 3;
@@ -93,7 +101,11 @@ fn read_one(expression: Attributes<'_>) -> Option<Expr> {
             let key = data.u32(2)?;
             known.into_iter().find(|meta| *meta as u32 == key).map(Expr::Meta)
         }
-        "ct" if uses_the_register(1) && data.u32(2)? == 0 => Some(Expr::CtState),
+        "ct" if uses_the_register(1) => match data.u32(2)? {
+            ct::STATE => Some(Expr::CtState),
+            ct::DIRECTION => Some(Expr::CtDirection),
+            _ => None,
+        },
         "fib" if uses_the_register(1) => (data.u32(2)? == fib::RESULT_ADDRTYPE
             && data.u32(3)? == fib::FLAG_DADDR)
             .then_some(Expr::FibDaddrType),

@@ -85,21 +85,23 @@ pub(super) struct Failure {
 impl Connection {
     /// Opens a socket for netfilter.
     pub(super) fn open(buffers: Buffers) -> io::Result<Connection> {
-        let connection = Connection::bind(netlink::NETFILTER, buffers)?;
+        let connection = Connection::bind(Some(netlink::NETFILTER), buffers)?;
         let socket = connection.socket.as_fd();
         sys::set_netlink_option(socket, libc::NETLINK_EXT_ACK, 1)?;
         sys::set_netlink_option(socket, libc::NETLINK_CAP_ACK, 1)?;
         Ok(connection)
     }
 
-    fn bind(protocol: rustix::net::Protocol, buffers: Buffers) -> io::Result<Connection> {
+    /// Opens a socket for questions about routes.
+    pub(super) fn open_route() -> io::Result<Connection> {
+        // The protocol for routes is the one without a number.
+        Connection::bind(None, Buffers::default())
+    }
+
+    fn bind(protocol: Option<rustix::net::Protocol>, buffers: Buffers) -> io::Result<Connection> {
         let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            flags,
-            Some(protocol),
-        )?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         match buffers.send_bytes {
             Some(bytes) => sockopt::set_socket_send_buffer_size(&socket, bytes)?,
@@ -307,7 +309,8 @@ pub(super) struct Heard {
 impl Listener {
     /// Opens the socket; it hears nothing before [`Listener::listen`].
     pub(super) fn open(buffers: Buffers) -> io::Result<Listener> {
-        let Connection { socket, buffer, .. } = Connection::bind(netlink::NETFILTER, buffers)?;
+        let Connection { socket, buffer, .. } =
+            Connection::bind(Some(netlink::NETFILTER), buffers)?;
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Listener { socket: sys::watch(socket)?, buffer })
     }

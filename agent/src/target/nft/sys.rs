@@ -16,7 +16,7 @@ use nftnl::nftnl_sys::{self as nftnl_c, libc};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::rules::{Expr, Verdict, fib, verdict};
+use super::rules::{Expr, Verdict, ct, fib, verdict};
 use super::wire::u32_native;
 
 /// Elements in one message. Its list has a 16-bit length: 1024 elements of IPv6 take 41 KiB.
@@ -371,13 +371,15 @@ fn add_element(set: &Object<Set>, element: &Element<'_>) {
 fn add_expression(rule: &Object<Rule>, expression: &Expr) {
     const REGISTER: u32 = 1;
     const VERDICT_REGISTER: u32 = 0;
-    const CT_STATE: u32 = 0;
     match expression {
         Expr::Meta(meta) => Expression::new(rule, c"meta")
             .u32(nftnl_c::NFTNL_EXPR_META_KEY, *meta as u32)
             .u32(nftnl_c::NFTNL_EXPR_META_DREG, REGISTER),
         Expr::CtState => Expression::new(rule, c"ct")
-            .u32(nftnl_c::NFTNL_EXPR_CT_KEY, CT_STATE)
+            .u32(nftnl_c::NFTNL_EXPR_CT_KEY, ct::STATE)
+            .u32(nftnl_c::NFTNL_EXPR_CT_DREG, REGISTER),
+        Expr::CtDirection => Expression::new(rule, c"ct")
+            .u32(nftnl_c::NFTNL_EXPR_CT_KEY, ct::DIRECTION)
             .u32(nftnl_c::NFTNL_EXPR_CT_DREG, REGISTER),
         Expr::FibDaddrType => Expression::new(rule, c"fib")
             .u32(nftnl_c::NFTNL_EXPR_FIB_RESULT, fib::RESULT_ADDRTYPE)

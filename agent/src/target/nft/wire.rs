@@ -10,6 +10,7 @@ pub(super) const NFGEN_BYTES: usize = 4;
 const ATTRIBUTE_BYTES: usize = 4;
 /// The two top bits of an attribute's type are flags (nested, network byte order).
 const TYPE_MASK: u16 = 0x3fff;
+const NESTED: u16 = 0x8000;
 
 /// One message of a datagram.
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +153,11 @@ impl Request {
         self.bytes.extend(value);
         self.bytes.resize(aligned(self.bytes.len()), 0);
         self
+    }
+
+    /// Adds an attribute that holds attributes.
+    pub(super) fn nested(self, kind: u16, value: &[u8]) -> Request {
+        self.bytes(kind | NESTED, value)
     }
 
     /// Ends the request with its length and `sequence`.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use postern_shared::ids::GroupId;
 use postern_shared::network::{Family, Network};
 
-use super::config::{GateConfig, Ports, merged};
+use super::config::{GateConfig, OnExpiry, Ports, merged};
 use super::sets::{SetKey, SetState};
 use crate::target::nft::read::Found;
 use crate::target::nft::rules::{Comparison, Expr, Header, Meta, Verdict};
@@ -85,9 +85,7 @@ pub(super) fn group_rules(group: GroupId, sets: &BTreeMap<SetKey, SetState>) -> 
 
 fn prerouting_rules(config: &GateConfig) -> Vec<Rule> {
     const LOOPBACK: u16 = 772;
-    const ESTABLISHED: u32 = 2;
     const LOCAL: u32 = 2;
-    let is_not = |bytes: u32| Expr::Compare(Comparison::NotEqual, bytes.to_ne_bytes().to_vec());
     let mut rules = vec![
         accept(
             "iiftype loopback",
@@ -97,11 +95,7 @@ fn prerouting_rules(config: &GateConfig) -> Vec<Rule> {
             ],
             "",
         ),
-        accept(
-            "ct state established",
-            vec![Expr::CtState, Expr::Mask(ESTABLISHED.to_ne_bytes().to_vec()), is_not(0)],
-            "",
-        ),
+        established_rule(config.on_expiry),
         accept("fib daddr type != local", vec![Expr::FibDaddrType, is_not(LOCAL)], ""),
     ];
     rules.extend(config.failsafe.iter().map(|network| failsafe_rule(*network)));
@@ -119,6 +113,28 @@ fn prerouting_rules(config: &GateConfig) -> Vec<Rule> {
         Rule { text, expressions, comment }
     }));
     rules
+}
+
+/// Lets connections go on. A connection that was cut off is seen again at the next packet of
+/// either side; when it is the server's, what comes from the client is an answer. So where
+/// connections are cut, answers to a protected port must be listed like new connections.
+fn established_rule(on_expiry: OnExpiry) -> Rule {
+    const ESTABLISHED: u32 = 2;
+    const ORIGINAL: u8 = 0;
+    let mut expressions =
+        vec![Expr::CtState, Expr::Mask(ESTABLISHED.to_ne_bytes().to_vec()), is_not(0)];
+    match on_expiry {
+        OnExpiry::Drain => accept("ct state established", expressions, ""),
+        OnExpiry::Cut => {
+            expressions
+                .extend([Expr::CtDirection, Expr::Compare(Comparison::Equal, vec![ORIGINAL])]);
+            accept("ct state established ct direction original", expressions, "")
+        }
+    }
+}
+
+fn is_not(number: u32) -> Expr {
+    Expr::Compare(Comparison::NotEqual, number.to_ne_bytes().to_vec())
 }
 
 fn accept(text: &str, mut expressions: Vec<Expr>, comment: &'static str) -> Rule {
@@ -233,6 +249,7 @@ pub(super) fn sets_looked_into(found: &Found) -> BTreeSet<String> {
             Expr::Lookup(set) => Some(set.clone()),
             Expr::Meta(_)
             | Expr::CtState
+            | Expr::CtDirection
             | Expr::FibDaddrType
             | Expr::Payload(..)
             | Expr::Mask(_)

@@ -57,7 +57,8 @@ pub enum OnExpiry {
     /// They end by themselves.
     #[default]
     Drain,
-    /// They are cut off.
+    /// They are cut off. This host must then not open connections of its own from a protected
+    /// port: the answers would be dropped.
     Cut,
 }
 

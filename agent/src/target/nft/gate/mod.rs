@@ -7,20 +7,23 @@
 
 mod chains;
 pub(super) mod config;
+mod cut;
 mod program;
 mod sets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::time::Duration;
 
 use postern_shared::ids::GroupId;
+use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::{Expiry, Timestamp};
 
-use self::config::{ConfigError, GateConfig, Ownership};
+use self::config::{ConfigError, GateConfig, OnExpiry, Ownership};
 use self::program::{Lessons, Program, Situation, Standing, compose};
 use self::sets::SetKey;
+use super::conntrack::{self, FLOWS_MAX};
 use super::kernel::{AUDIT_EVERY, Kernel};
 use super::read::Found;
 use super::socket::{CommitError, Failure};
@@ -31,7 +34,7 @@ use crate::target::{Refresh, Target, TargetError, TargetInfo};
 
 /// How often one apply tries again with what the last refusal taught.
 const ATTEMPTS_MAX: usize = 5;
-/// Expired entries are forgotten this often.
+/// Expired entries are forgotten when the oldest of them is this old.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Deadlines this close are the same when drift is counted: the kernel rounds them.
 const SAME_DEADLINE: Duration = Duration::from_secs(1);
@@ -49,8 +52,14 @@ pub struct GateTarget {
     known: bool,
     /// When the table was last read.
     read_at: Option<Timestamp>,
-    /// When expired entries were last forgotten.
+    /// When expired entries were last looked for.
     forgotten_at: Timestamp,
+    /// The earliest deadline that has not been looked at, or an earlier time.
+    next_deadline: Option<Timestamp>,
+    /// Networks that left a list and whose connections are still to be cut off.
+    leavers: BTreeSet<Network>,
+    /// The caller's time and the runtime's, at the last call that said it.
+    clock: Option<(Timestamp, tokio::time::Instant)>,
 }
 
 impl GateTarget {
@@ -73,6 +82,9 @@ impl GateTarget {
             known: false,
             read_at: None,
             forgotten_at: Timestamp::EPOCH,
+            next_deadline: None,
+            leavers: BTreeSet::new(),
+            clock: None,
         })
     }
 
@@ -120,27 +132,86 @@ impl GateTarget {
                 entries + usize::from(objects)
             }
         };
+        if self.cuts() {
+            let expired =
+                self.observed.values().flatten().filter(|(_, expiry)| !expiry.is_live_at(now));
+            self.leavers.extend(expired.map(|(network, _)| *network));
+        }
         (self.standing, self.observed) = (standing, observed);
-        (self.known, self.read_at, self.forgotten_at) = (true, Some(now), now);
+        self.next_deadline = cut::next_deadline(&self.observed);
+        (self.known, self.read_at) = (true, Some(now));
         drift
     }
 
-    /// Lets go of entries that have expired, and of the count of them.
+    fn cuts(&self) -> bool {
+        self.config.on_expiry == OnExpiry::Cut
+    }
+
+    /// Lets go of entries that have expired, and of the count of them. Where connections are cut
+    /// off, this is when their sources have left.
     fn forget_expired(&mut self, now: Timestamp) {
-        if now.since(self.forgotten_at) < FORGET_EVERY {
+        let cuts = self.cuts();
+        let lag = if cuts { cut::LAG } else { FORGET_EVERY };
+        let expired_at = now.saturating_sub(lag);
+        if now < self.forget_at(lag) {
             return;
         }
         self.forgotten_at = now;
         for (group, entries) in &mut self.observed {
-            let sets = &mut self.standing.sets;
+            let (sets, leavers) = (&mut self.standing.sets, &mut self.leavers);
             entries.retain(|network, expiry| {
-                let live = expiry.is_live_at(now);
-                if let Some(set) = sets.get_mut(&SetKey::of(*group, *network)).filter(|_| !live) {
+                let stays = expiry.is_live_at(expired_at);
+                if let Some(set) = sets.get_mut(&SetKey::of(*group, *network)).filter(|_| !stays) {
                     set.len = set.len.saturating_sub(1);
                 }
-                live
+                if cuts && !stays {
+                    leavers.insert(*network);
+                }
+                stays
             });
         }
+        self.next_deadline = cut::next_deadline(&self.observed);
+    }
+
+    /// When the entries are next to be looked through, which takes a while when there are many.
+    fn forget_at(&self, lag: Duration) -> Timestamp {
+        let due = self.next_deadline.unwrap_or(Timestamp::MAX).max(self.forgotten_at);
+        due.saturating_add(lag)
+    }
+
+    /// Cuts off the connections of those who left. What cannot be done now is done at the next
+    /// call.
+    async fn cut_off_leavers(&mut self, now: Timestamp) {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| !self.leavers.is_empty()) else {
+            return;
+        };
+        let concerns = cut::concerns(self.leavers.clone(), self.config.all_ports());
+        let result = async {
+            let mut flows =
+                kernel.run(move |connection| conntrack::find(connection, concerns)).await?;
+            let all = flows.len() < FLOWS_MAX;
+            let Self { config, standing, observed, .. } = self;
+            flows.retain(|flow| !cut::is_allowed(flow, config, &standing.sets, observed, now));
+            kernel.run(move |connection| conntrack::cut(connection, &flows)).await?;
+            Ok::<bool, std::io::Error>(all)
+        }
+        .await;
+        match result {
+            Ok(true) => self.leavers.clear(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                target = self.info.name,
+                error = &error as &dyn std::error::Error,
+                "connections of sources that left the list could not be cut off"
+            ),
+        }
+    }
+
+    /// How long until connections are to be cut off.
+    fn cut_due(&self) -> Option<Duration> {
+        let (now, at) = self.clock.filter(|_| self.cuts() && self.next_deadline.is_some())?;
+        let due = self.forget_at(cut::LAG).since(now);
+        Some(due.saturating_sub(at.elapsed()))
     }
 
     fn compose(
@@ -159,14 +230,21 @@ impl GateTarget {
 
     /// Takes the plans as carried out.
     fn carried_out(&mut self, plans: &BTreeMap<GroupId, Plan>, now: Timestamp) {
+        let cuts = self.cuts();
         for (group, plan) in plans {
-            if let Some(observed) = self.observed.get_mut(group) {
-                plan.carry_out(observed);
+            let Some(observed) = self.observed.get_mut(group) else { continue };
+            plan.carry_out(observed);
+            if cuts {
+                self.leavers.extend(plan.remove.keys());
+            }
+            for (network, expiry) in plan.renew.iter().chain(&plan.add) {
                 // What had expired on the way here was not added.
-                for (network, expiry) in plan.renew.iter().chain(&plan.add) {
-                    if !expiry.is_live_at(now) {
-                        observed.remove(network);
-                    }
+                if !expiry.is_live_at(now) {
+                    observed.remove(network);
+                    self.leavers.extend(cuts.then_some(network));
+                } else if let Some(deadline) = expiry.deadline() {
+                    let next = self.next_deadline.map_or(deadline, |next| next.min(deadline));
+                    self.next_deadline = Some(next);
                 }
             }
         }
@@ -244,12 +322,14 @@ impl Target for GateTarget {
     }
 
     async fn refresh(&mut self, now: Timestamp) -> Result<Refresh, TargetError> {
+        self.clock = Some((now, tokio::time::Instant::now()));
         let known = self.known;
         let due = self.read_at.is_none_or(|read_at| AUDIT_EVERY <= now.since(read_at));
         let groups = self.config.groups();
         let kernel = self.connect().await?;
         if known && !due && kernel.is_unchanged().await? {
             self.forget_expired(now);
+            self.cut_off_leavers(now).await;
             return Ok(Refresh::Unchanged);
         }
         let port = kernel.port();
@@ -261,6 +341,7 @@ impl Target for GateTarget {
         let found = kernel.read(now, wants).await?;
         check_holder(found.table.and_then(|table| table.owner), port)?;
         let drift = self.take_in(&found, port, now);
+        self.cut_off_leavers(now).await;
         Ok(Refresh::Reread { drift })
     }
 
@@ -289,13 +370,18 @@ impl Target for GateTarget {
         plans: &BTreeMap<GroupId, Plan>,
         now: Timestamp,
     ) -> Result<(), TargetError> {
-        self.commit(plans, now).await
+        self.clock = Some((now, tokio::time::Instant::now()));
+        self.commit(plans, now).await?;
+        self.cut_off_leavers(now).await;
+        Ok(())
     }
 
     async fn disturbed(&mut self) {
-        match &mut self.kernel {
-            Some(kernel) => kernel.disturbed().await,
-            None => pending().await,
+        let due = self.cut_due();
+        let Some(kernel) = &mut self.kernel else { return pending().await };
+        match due {
+            None => kernel.disturbed().await,
+            Some(due) => drop(tokio::time::timeout(due, kernel.disturbed()).await),
         }
     }
 
@@ -314,9 +400,14 @@ impl Target for GateTarget {
         self.known = false;
         let kernel = self.kernel.as_mut().expect("known a moment ago");
         kernel.commit(&[], &sets, encoding).await.map_err(refusal::of_commit)?;
+        if self.cuts() {
+            self.leavers.extend(self.observed.values().flat_map(BTreeMap::keys));
+        }
         self.observed.values_mut().for_each(Observed::clear);
         self.standing.sets.values_mut().for_each(|set| set.len = 0);
         self.known = true;
+        // With nothing listed any more, the time plays no part.
+        self.cut_off_leavers(Timestamp::EPOCH).await;
         Ok(())
     }
 }

@@ -1,15 +1,11 @@
 //! The gate against a real kernel, with packets and `nft` as witnesses.
-//!
-//! Needs a network namespace per process: run with `make test`.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-mod netns;
 
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use netns::{
+use crate::netns::{
     Lab, PATIENCE, Prober, adding, eventually, group, kernel_entries, kernel_sets, list_table, net,
     nft, now, plans, removing, secs, try_run, within,
 };
@@ -61,7 +57,7 @@ async fn apply(gate: &mut GateTarget, group: GroupId, plan: Plan) {
 
 #[tokio::test]
 async fn the_kernel_holds_what_was_applied() {
-    netns::require();
+    crate::netns::require();
     let mut gate = gate(config(Ownership::Auto));
 
     let first = gate.refresh(now()).await.unwrap();
@@ -82,7 +78,7 @@ async fn the_kernel_holds_what_was_applied() {
 
 #[tokio::test]
 async fn the_rules_are_what_the_preview_says() {
-    netns::require();
+    crate::netns::require();
     let mut gate = started(config(Ownership::Off)).await;
     let plans = plans(group(1), adding(&["192.0.2.7/32", "198.51.100.0/24", "2001:db8::/48"]));
     let preview = gate.preview(&plans);
@@ -94,7 +90,7 @@ async fn the_rules_are_what_the_preview_says() {
     let accepts = nft(&chain);
     drop(gate);
     nft("delete table inet postern");
-    netns::nft(&preview);
+    nft(&preview);
     assert_eq!(nft("list chain inet postern prerouting"), ours);
     assert_eq!(nft(&chain), accepts);
     let objects: Vec<&str> = preview.lines().filter(|line| !line.contains("until")).collect();
@@ -320,7 +316,7 @@ async fn a_set_grows_with_its_list() {
 
 #[tokio::test]
 async fn sets_come_and_go_with_the_prefix_lengths_in_use() {
-    netns::require();
+    crate::netns::require();
     let mut gate = started(config(Ownership::Auto)).await;
     apply(&mut gate, group(1), adding(&["192.0.2.7/32"])).await;
     assert_eq!(kernel_sets("postern"), [format!("allow-{}-v4-32", group(1))]);
@@ -338,7 +334,7 @@ async fn sets_come_and_go_with_the_prefix_lengths_in_use() {
 
 #[tokio::test]
 async fn a_second_agent_is_told_who_holds_the_table() {
-    netns::require();
+    crate::netns::require();
     let mut first = started(config(Ownership::Auto)).await;
     let mut early = started(config(Ownership::Auto)).await;
     apply(&mut first, group(1), adding(&["192.0.2.7/32"])).await;
@@ -442,7 +438,7 @@ async fn foreign_changes_are_seen_and_repaired() {
 
 #[tokio::test]
 async fn changes_to_other_tables_disturb_nobody() {
-    netns::require();
+    crate::netns::require();
     let wanted = list(&["192.0.2.7/32"]);
     let mut gate = started(config(Ownership::Off)).await;
     pass(&mut gate, &wanted).await;
@@ -457,7 +453,7 @@ async fn changes_to_other_tables_disturb_nobody() {
 
 #[tokio::test]
 async fn deleting_what_has_just_expired_is_no_failure() {
-    netns::require();
+    crate::netns::require();
     for no_destroy in [false, true] {
         let options = NftOptions { no_destroy, ..NftOptions::default() };
         let mut gate = GateTarget::new("gate", config(Ownership::Auto), options).unwrap();
@@ -489,11 +485,11 @@ async fn loopback_and_neighbours_are_never_touched() {
     let mut gate = started(config(Ownership::Auto)).await;
     apply(&mut gate, group(1), adding(&["2001:db8:1::/48"])).await;
 
-    netns::run("ip", &["-6", "neigh", "flush", "dev", "outside"]);
-    lab.in_peer(|| netns::run("ip", &["-6", "neigh", "flush", "dev", "far"]));
+    crate::netns::run("ip", &["-6", "neigh", "flush", "dev", "outside"]);
+    lab.in_peer(|| crate::netns::run("ip", &["-6", "neigh", "flush", "dev", "far"]));
 
     assert!(lab.reaches("2001:db8:1::1", PORT), "neighbours find each other anew");
-    for host in ["127.0.0.1", "::1", netns::HOST_V4, netns::HOST_V6] {
+    for host in ["127.0.0.1", "::1", crate::netns::HOST_V4, crate::netns::HOST_V6] {
         let server = UdpSocket::bind((host, PORT)).unwrap();
         server.set_read_timeout(Some(PATIENCE)).unwrap();
         let client = UdpSocket::bind((host, 0)).unwrap();
@@ -508,12 +504,12 @@ async fn a_published_port_is_covered() {
     nft("add table ip nat");
     nft("add chain ip nat prerouting { type nat hook prerouting priority dstnat; }");
     nft(&format!("add rule ip nat prerouting udp dport {PORT} redirect to :8080"));
-    let server = UdpSocket::bind((netns::HOST_V4, 8080)).unwrap();
+    let server = UdpSocket::bind((crate::netns::HOST_V4, 8080)).unwrap();
     server.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let arrives = |source: &'static str| {
         lab.in_peer(move || {
             let client = UdpSocket::bind((source, 0)).unwrap();
-            client.send_to(b"probe", (netns::HOST_V4, PORT)).unwrap();
+            client.send_to(b"probe", (crate::netns::HOST_V4, PORT)).unwrap();
         });
         server.recv(&mut [0; 16]).is_ok()
     };
@@ -597,7 +593,7 @@ async fn flush_closes_and_purge_opens() {
 
 #[tokio::test]
 async fn entries_without_time_left_are_not_added() {
-    netns::require();
+    crate::netns::require();
     let mut gate = started(config(Ownership::Auto)).await;
     let at = now();
     let ms = |ms: u64| Expiry::At(Timestamp::from_unix_ms(at.unix_ms() + ms).unwrap());
@@ -607,4 +603,101 @@ async fn entries_without_time_left_are_not_added() {
 
     assert_eq!(kernel_networks(), ["10.0.0.2/32"]);
     assert_eq!(gate.observed()[&group(1)].len(), 1);
+}
+
+/// A connection from `source` to the protected port, with something said both ways.
+fn connected(lab: &Lab, source: &str) -> (TcpStream, TcpStream) {
+    let host = if source.contains(':') { crate::netns::HOST_V6 } else { crate::netns::HOST_V4 };
+    let listener = TcpListener::bind((host, PORT)).unwrap();
+    let (client, server) = lab.connect(source, &listener);
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+        stream.set_nodelay(true).unwrap();
+    }
+    assert!(hears(&client, &server) && hears(&server, &client), "{source}");
+    (client, server)
+}
+
+/// Says whether what one side says is heard on the other.
+fn hears(mut from: &TcpStream, mut to: &TcpStream) -> bool {
+    from.write_all(b"x").unwrap();
+    to.read(&mut [0; 1]).is_ok_and(|read| read == 1)
+}
+
+#[tokio::test]
+async fn an_established_connection_drains() {
+    let lab = Lab::new();
+    let mut gate = started(config(Ownership::Auto)).await;
+    apply(&mut gate, group(1), adding(&["10.1.2.3/32"])).await;
+    let (client, server) = connected(&lab, "10.1.2.3");
+
+    apply(&mut gate, group(1), removing(&["10.1.2.3/32"])).await;
+
+    assert!(hears(&client, &server) && hears(&server, &client));
+    assert!(!lab.reaches("10.1.2.3", PORT));
+}
+
+#[tokio::test]
+async fn cutting_ends_the_connections_of_those_who_left_and_no_others() {
+    let lab = Lab::new();
+    let on_expiry = OnExpiry::Cut;
+    // Somebody else has connections tracked already, as every host with a firewall does.
+    nft("add table inet other");
+    nft("add chain inet other input { type filter hook input priority 0; }");
+    nft("add rule inet other input ct state established accept");
+    let before = connected(&lab, "10.5.5.5");
+    let mut gate = started(GateConfig { on_expiry, ..config(Ownership::Auto) }).await;
+    let listed = adding(&[
+        "10.1.2.3/32",
+        "10.1.2.4/32",
+        "10.1.3.0/24",
+        "10.1.3.3/32",
+        "10.99.0.3/32",
+        "2001:db8:1:7::/64",
+        "192.0.2.0/24",
+    ]);
+    apply(&mut gate, group(1), listed.clone()).await;
+    let gone = [connected(&lab, "10.1.2.3"), connected(&lab, "2001:db8:1:7::1")];
+    let stays = [
+        before,
+        connected(&lab, "10.1.2.4"),
+        connected(&lab, "10.1.3.3"),
+        connected(&lab, "10.99.0.3"),
+    ];
+    let far = lab.in_peer(|| TcpListener::bind(("192.0.2.2", PORT)).unwrap());
+    let outgoing = TcpStream::connect(("192.0.2.2", PORT)).unwrap();
+    let (answering, _) = far.accept().unwrap();
+
+    let left = ["10.1.2.3", "10.1.3.3", "10.99.0.3", "2001:db8:1:7::/64", "192.0.2.0/24"];
+    apply(&mut gate, group(1), removing(&left)).await;
+
+    for (client, server) in &gone {
+        // The server speaks first: a connection that it opens anew must not let the client in.
+        assert!(!hears(client, server));
+        let _ = hears(server, client);
+        assert!(!hears(client, server));
+    }
+    for (client, server) in &stays {
+        assert!(hears(client, server) && hears(server, client), "{:?}", client.local_addr());
+    }
+    assert!(hears(&outgoing, &answering) && hears(&answering, &outgoing));
+}
+
+#[tokio::test]
+async fn cutting_ends_connections_when_their_entry_expires() {
+    let lab = Lab::new();
+    let on_expiry = OnExpiry::Cut;
+    let mut gate = started(GateConfig { on_expiry, ..config(Ownership::Auto) }).await;
+    let add =
+        BTreeMap::from([(net("10.1.2.3"), within(secs(1))), (net("10.1.2.4"), within(secs(3600)))]);
+    apply(&mut gate, group(1), Plan { add, ..Plan::default() }).await;
+    let (client, server) = connected(&lab, "10.1.2.3");
+    let (other_client, other_server) = connected(&lab, "10.1.2.4");
+
+    tokio::time::timeout(PATIENCE, gate.disturbed()).await.unwrap();
+    let refresh = gate.refresh(now()).await.unwrap();
+
+    assert_eq!(refresh, Refresh::Unchanged);
+    assert!(!hears(&client, &server));
+    assert!(hears(&other_client, &other_server));
 }

@@ -1,0 +1,8 @@
+//! nftables targets against a real kernel, with packets and `nft` as witnesses.
+//!
+//! Needs a network namespace per process: run with `make test`.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod gate;
+#[path = "../netns/mod.rs"]
+mod netns;
