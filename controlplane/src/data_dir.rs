@@ -117,7 +117,7 @@ fn absolute(path: &Path) -> PathBuf {
 pub fn plane(config: &Config) -> Result<Plane, DataDirError> {
     let own = DataDir::of(config).own_certificate(config);
     let pin = own.map(|own| read_pin(own.certificate)).transpose()?;
-    Ok(Plane { url: config.public_url.to_string(), pin })
+    Ok(Plane { url: config.public_url.to_string(), pin, ttl: config.ttl })
 }
 
 fn read_pin(path: PathBuf) -> Result<String, DataDirError> {

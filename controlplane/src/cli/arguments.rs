@@ -150,9 +150,9 @@ pub(super) enum PairCommand {
         /// Whom to write to about it.
         #[arg(long)]
         email: Option<Email>,
-        /// How long a reported address counts.
-        #[arg(long, value_name = "SPAN", value_parser = span, default_value = "24h")]
-        ttl: Ttl,
+        /// How long a reported address counts; as configured unless given.
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        ttl: Option<Ttl>,
         /// Let a plain GET of the predecessor's URL report, too: link previews will report as well.
         #[arg(long)]
         legacy_get: bool,

@@ -263,7 +263,7 @@ mod tests {
     fn times_are_shown_with_their_distance() {
         let now = at(1_000_000);
 
-        assert_eq!(time(at(1_000_000 + 23 * 3_600 + 59), now), "1970-01-13T12:46:39Z (in 23 h)");
+        assert_eq!(time(at(1_000_000 + 23 * 3_600 + 59), now), "1970-01-13T12:47:39Z (in 23 h)");
         assert_eq!(time(at(1_000_000 - 90), now), "1970-01-12T13:45:10Z (1 min ago)");
         assert_eq!(expiry(Expiry::Never, now), "never");
     }

@@ -13,7 +13,7 @@ pub mod route;
 use postern_shared::ids::OrgId;
 use postern_shared::network::Network;
 use postern_shared::scope::ScopeSet;
-use postern_shared::time::Timestamp;
+use postern_shared::time::{Timestamp, Ttl};
 
 pub use self::answer::{
     AddedPair, AddressView, AgentView, Answer, GroupList, GroupView, Invitation, KeyView,
@@ -37,6 +37,8 @@ pub struct Plane {
     /// What stands behind the token of an invitation: the SHA-256 of the public key, base64url,
     /// where the certificate is the plane's own and nobody else vouches for it.
     pub pin: Option<String>,
+    /// How long the address of a new pair counts, where nobody says.
+    pub ttl: Ttl,
 }
 
 /// Why an operation was not carried out.

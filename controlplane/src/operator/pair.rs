@@ -18,7 +18,7 @@ impl Desk<'_> {
         &self,
         name: Label,
         email: Option<Email>,
-        ttl: Ttl,
+        ttl: Option<Ttl>,
         reports_by_get: bool,
     ) -> Result<Answer, OperatorError> {
         let chance = self.engine.chance();
@@ -31,7 +31,7 @@ impl Desk<'_> {
             number: 0, // given by the decision
             name,
             contact_email: email,
-            ttl,
+            ttl: ttl.unwrap_or(self.plane.ttl),
             bookmark: bookmark.hash(),
             server_key: server_key.hash(),
             reports_by_get,

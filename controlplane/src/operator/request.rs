@@ -33,7 +33,7 @@ pub enum Operation {
     /// Revokes an API key.
     RevokeKey { key: Reference },
     /// Makes a pair.
-    AddPair { name: Label, email: Option<Email>, ttl: Ttl, reports_by_get: bool },
+    AddPair { name: Label, email: Option<Email>, ttl: Option<Ttl>, reports_by_get: bool },
     /// Lists pairs behind the running number `after`.
     ListPairs { after: Option<u64> },
     /// Deletes a pair.

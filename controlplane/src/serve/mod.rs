@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use self::log::LogControl;
 use self::service_manager::ServiceManager;
+use crate::app::{self, App, Settings};
 use crate::chance::{Chance, OsChance};
 use crate::clock::SteadyClock;
 use crate::config::{Config, ConfigError, TlsFiles};
@@ -149,9 +150,17 @@ impl Daemon {
             log,
             config,
         };
-        let border = || Border::new(daemon.config.proxies.clone(), clock.clone(), &OsChance);
-        let public = finish(readiness.router(), border());
-        let control = finish(route::router(engine, plane), border());
+        let settings = Settings {
+            public_url: daemon.config.public_url.clone(),
+            ttl: daemon.config.ttl,
+            allow_private: daemon.config.allow_private,
+            proxies: daemon.config.proxies.clone(),
+            rates: daemon.config.rates,
+            readiness,
+        };
+        let border = Border::new(TrustedProxies::NONE, clock.clone(), &OsChance);
+        let public = app::router(App::new(engine.clone(), settings));
+        let control = finish(route::router(engine, plane), border);
         daemon.open(public, control, &metrics)?;
         daemon.keep_going(metrics, clock);
         Ok(daemon)
