@@ -1,6 +1,5 @@
 //! What can go wrong with a request to the control plane.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use postern_shared::wire::v1::Problem;
@@ -105,20 +104,15 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn is_wrong_key(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        // An I/O error hides what it carries from `source`.
-        let inner = match error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
-            Some(inner) => inner.downcast_ref::<rustls::Error>(),
-            None => error.downcast_ref::<rustls::Error>(),
-        };
-        if let Some(rustls::Error::InvalidCertificate(why)) = inner {
-            return matches!(why, rustls::CertificateError::ApplicationVerificationFailure);
-        }
-        source = error.source();
+fn is_wrong_key(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+        return matches!(why, rustls::CertificateError::ApplicationVerificationFailure);
     }
-    false
+    // An I/O error hides what it carries from `source`, and may carry another one.
+    match error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()) {
+        Some(carried) => is_wrong_key(carried),
+        None => error.source().is_some_and(is_wrong_key),
+    }
 }
 
 /// Cuts a foreign text to what a log line can take, control characters left out.
