@@ -1,16 +1,22 @@
-//! `/account`: who the caller is.
+//! `/account`: who the caller is, and the keys of its org. Keys are minted elsewhere.
+
+use std::ops::Bound;
 
 use axum::Router;
-use axum::extract::State;
-use axum::routing::get;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get};
 use postern_shared::ids::{KeyId, OrgId};
 use postern_shared::scope::ScopeSet;
 use postern_shared::time::{Expiry, Timestamp};
 use serde::Serialize;
 
-use super::auth::{AccountRead, Holder};
+use super::auth::{AccountRead, AccountWrite, Holder};
+use super::behind;
+use super::refusal::refused;
 use crate::app::App;
-use crate::domain::{Credential, Key, Origin};
+use crate::domain::{Command, Credential, Key, Origin};
+use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
 #[derive(Serialize)]
@@ -36,6 +42,7 @@ struct KeyView<'a> {
     origins: Vec<String>,
     created_at: Timestamp,
     expires_at: Expiry,
+    revoked_at: Option<Timestamp>,
     /// Since the daemon started.
     last_used_at: Option<Timestamp>,
 }
@@ -50,7 +57,10 @@ struct Counts {
 }
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/account", get(show))
+    Router::new()
+        .route("/account", get(show))
+        .route("/account/keys", get(list))
+        .route("/account/keys/{id}", delete(revoke))
 }
 
 async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Answer, ApiError> {
@@ -77,6 +87,33 @@ async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Ans
     Ok(Answer::ok(&account))
 }
 
+async fn list(
+    State(app): State<App>,
+    holder: Holder<AccountRead>,
+    page: PageRequest,
+) -> Result<Answer, ApiError> {
+    let after = behind::<16>(&page)?;
+    // Ids are ordered as their bytes are, and one made of an id's bytes is that id.
+    let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(KeyId::from_random(key)));
+    let state = app.engine().state();
+    let org = state.org(holder.org).ok_or(ApiError::NotFound)?;
+    let rest = org.keys.range((after, Bound::Unbounded)).filter_map(|id| state.key(*id));
+    let (keys, next) = page.cut(rest, |last| Cursor::behind(last.id.as_bytes()));
+    let views: Vec<KeyView<'_>> = keys.into_iter().map(|key| view(&app, key)).collect();
+    Ok(Answer::page(&views, next))
+}
+
+async fn revoke(
+    State(app): State<App>,
+    holder: Holder<AccountWrite>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let key = id.parse().map_err(|_| ApiError::NotFound)?;
+    let command = Command::RevokeKey { org: holder.org, key };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn view<'a>(app: &App, key: &'a Key) -> KeyView<'a> {
     let origin = |origin: &Origin| match origin {
         Origin::Network(network) => network.to_string(),
@@ -89,6 +126,7 @@ fn view<'a>(app: &App, key: &'a Key) -> KeyView<'a> {
         origins: key.origins.iter().map(origin).collect(),
         created_at: key.created_at,
         expires_at: key.expires,
+        revoked_at: key.revoked_at,
         last_used_at: app.last_used().at(Credential::Key(key.org, key.id)),
     }
 }

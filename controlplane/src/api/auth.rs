@@ -51,7 +51,7 @@ macro_rules! rights {
     )*};
 }
 
-rights!(AccountRead PairsRead PairsWrite GroupsRead GroupsWrite);
+rights!(AccountRead AccountWrite PairsRead PairsWrite GroupsRead GroupsWrite);
 
 /// The holder of an API key with the scope `R`.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 mod agents;
+mod auth;
+mod bookmark;
 mod compat;
 mod lists;
 mod world;

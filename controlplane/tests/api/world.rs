@@ -351,6 +351,15 @@ fn read(block: &str) -> Said {
     Said::Event(StreamEvent::from_sse(name, data).unwrap().unwrap())
 }
 
+/// The body of a failure, without what names the request.
+pub(crate) async fn problem(answer: Response) -> Value {
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let mut problem: Value = within(answer.json()).await.unwrap();
+    let request_id = problem.as_object_mut().unwrap().remove("request_id");
+    assert!(request_id.is_some_and(|id| id.as_str().unwrap().starts_with("req_")));
+    problem
+}
+
 /// Waits for what must happen soon.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(BOUND, future).await.expect("it should have happened by now")
