@@ -7,4 +7,6 @@ mod auth;
 mod bookmark;
 mod compat;
 mod lists;
+mod objects;
+mod streams;
 mod world;

@@ -1,0 +1,338 @@
+//! `/stream`: what leads a follower on, and when it is cut off.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::Request;
+use futures_util::StreamExt as _;
+use postern_controlplane::app::{App, router};
+use postern_controlplane::domain::{Command, MemberKind};
+use postern_controlplane::server::Peer;
+use postern_shared::ids::{GroupId, OrgId};
+use postern_shared::position::{Position, Revision};
+use postern_shared::scope::Scope;
+use postern_shared::time::Expiry;
+use postern_shared::wire::v1::{Snapshot, StreamEvent};
+use reqwest::Method;
+use serde_json::json;
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+use crate::agents::{Agent, HOST, enrol};
+use crate::world::{Events, NewPair, OFFICE, Said, World, problem, settings, within};
+
+/// An org with a group, a pair in it, and an agent that follows it from [`HOST`].
+struct Followed {
+    world: World,
+    org: OrgId,
+    group: GroupId,
+    pair: NewPair,
+    agent: Agent,
+}
+
+async fn followed() -> Followed {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let group = world.group(org).await;
+    let pair = world.pair(org, 3_600).await;
+    world.member(org, group, MemberKind::Pair(pair.id), Expiry::Never).await;
+    let invitation = world.invite(org, &[group]).await;
+    let agent = enrol(&world, &invitation).await;
+    beacon(&world, &agent, HOST).await;
+    Followed { world, org, group, pair, agent }
+}
+
+async fn beacon(world: &World, agent: &Agent, address: &str) {
+    let path = format!("/b/{}", agent.bookmark.expose());
+    assert_eq!(world.at(address).send(Method::POST, &path).await.status(), 200);
+}
+
+impl Followed {
+    async fn open(&self, follow: &[String]) -> Events {
+        self.world.holder(&self.agent.token, HOST).stream(follow).await
+    }
+
+    /// A stream that has had its snapshot.
+    async fn opened(&self) -> (Events, Snapshot) {
+        let mut events = self.open(&[self.group.to_string()]).await;
+        let StreamEvent::Snapshot(snapshot) = events.event().await else { panic!() };
+        (events, snapshot)
+    }
+}
+
+fn at(snapshot: &Snapshot) -> String {
+    let Snapshot { group, epoch, revision, digest, .. } = snapshot;
+    format!("{group}@{}", Position { epoch: *epoch, revision: *revision, digest: *digest })
+}
+
+#[tokio::test]
+async fn a_follower_is_told_what_it_lacks() {
+    let plane = followed().await;
+    plane.world.report(&plane.pair, OFFICE).await;
+    let (mut events, snapshot) = plane.opened().await;
+    assert_eq!(snapshot.entries.len(), 1);
+
+    let mut same = plane.open(&[at(&snapshot)]).await;
+    let StreamEvent::Same(told) = same.event().await else { panic!() };
+    assert_eq!((told.revision, told.digest), (snapshot.revision, snapshot.digest));
+
+    plane.world.report(&plane.pair, "198.51.100.8").await;
+    for events in [&mut events, &mut same] {
+        let StreamEvent::Delta(delta) = events.event().await else { panic!() };
+        assert_eq!((delta.from, delta.base), (snapshot.revision, snapshot.digest));
+        assert_eq!((delta.add.len(), delta.remove.len()), (1, 1));
+    }
+    let mut late = plane.open(&[at(&snapshot)]).await;
+    let StreamEvent::Delta(_) = late.event().await else { panic!("one step is a delta") };
+
+    let elsewhere = at(&Snapshot { epoch: postern_shared::ids::Epoch::FIRST, ..snapshot });
+    let mut stranger = plane.open(&[elsewhere]).await;
+    let StreamEvent::Snapshot(_) = stranger.event().await else { panic!("another epoch") };
+}
+
+#[tokio::test]
+async fn a_restored_plane_takes_a_new_epoch_and_at_most_one_a_minute() {
+    let plane = followed().await;
+    let (_, snapshot) = plane.opened().await;
+    let old = snapshot.epoch;
+    let ahead = Snapshot { revision: Revision(snapshot.revision.0 + 1_000), ..snapshot };
+
+    let mut events = plane.open(&[at(&ahead)]).await;
+    let StreamEvent::Snapshot(fresh) = events.event().await else { panic!() };
+    assert_ne!(fresh.epoch, old);
+    assert_eq!(plane.world.engine.epoch(), fresh.epoch);
+
+    let liar = Snapshot { revision: Revision(fresh.revision.0 + 1_000), ..fresh.clone() };
+    plane.open(&[at(&liar)]).await.event().await;
+    assert_eq!(plane.world.engine.epoch(), fresh.epoch, "a follower cannot keep it spinning");
+    plane.world.clock.advance(Duration::from_secs(60));
+    plane.open(&[at(&liar)]).await.event().await;
+    assert_ne!(plane.world.engine.epoch(), fresh.epoch);
+}
+
+#[tokio::test]
+async fn groups_of_others_are_withdrawn_like_groups_that_never_were() {
+    let plane = followed().await;
+    let other = plane.world.group(plane.org).await;
+    let foreign_org = plane.world.org("theirs").await;
+    let foreign = plane.world.group(foreign_org).await;
+    let never = GroupId::from_random([9; 16]);
+
+    let follow = [other, foreign, never].map(|group| group.to_string());
+    let mut events = plane.open(&follow).await;
+    let mut withdrawn = BTreeSet::new();
+    for _ in 0..3 {
+        let StreamEvent::Withdrawn(gone) = events.event().await else { panic!() };
+        withdrawn.insert(gone.group);
+    }
+    assert_eq!(withdrawn, [other, foreign, never].into_iter().collect());
+
+    // And they stay silent: what happens there is not for this follower.
+    plane.world.network(foreign_org, foreign, "203.0.113.0/24").await;
+    plane.world.network(plane.org, other, "203.0.113.0/24").await;
+    let command = Command::RevokeAgent { org: plane.org, agent: plane.agent.answer.agent };
+    plane.world.order(command).await;
+    assert_eq!(events.next().await, Said::End);
+}
+
+#[tokio::test]
+async fn losing_a_group_withdraws_it_and_leaves_the_others() {
+    let plane = followed().await;
+    let second = plane.world.group(plane.org).await;
+    let agent = plane.agent.answer.agent;
+    let give = |groups: &[GroupId]| Command::SetAgentGroups {
+        org: plane.org,
+        agent,
+        groups: groups.iter().copied().collect(),
+    };
+    plane.world.order(give(&[plane.group, second])).await;
+    let mut events = plane.open(&[plane.group.to_string(), second.to_string()]).await;
+    events.event().await;
+    events.event().await;
+
+    plane.world.order(give(&[plane.group])).await;
+    let StreamEvent::Withdrawn(gone) = events.event().await else { panic!() };
+    assert_eq!(gone.group, second);
+    plane.world.network(plane.org, second, "203.0.113.0/24").await;
+    plane.world.network(plane.org, plane.group, "203.0.113.0/24").await;
+    let StreamEvent::Delta(delta) = events.event().await else { panic!() };
+    assert_eq!(delta.group, plane.group);
+
+    let delete = Command::DeleteGroup { org: plane.org, group: plane.group, expected: None };
+    plane.world.order(delete).await;
+    let StreamEvent::Withdrawn(gone) = events.event().await else { panic!() };
+    assert_eq!(gone.group, plane.group);
+}
+
+#[tokio::test]
+async fn whoever_loses_the_right_is_cut_off_within_a_second() {
+    let revoke_agent = async |plane: &Followed| {
+        let command = Command::RevokeAgent { org: plane.org, agent: plane.agent.answer.agent };
+        plane.world.order(command).await;
+    };
+    let move_away =
+        async |plane: &Followed| beacon(&plane.world, &plane.agent, "203.0.113.51").await;
+
+    let plane = followed().await;
+    let (mut events, _) = plane.opened().await;
+    revoke_agent(&plane).await;
+    let since = Instant::now();
+    assert_eq!(events.next().await, Said::End);
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+
+    let plane = followed().await;
+    let (mut events, _) = plane.opened().await;
+    move_away(&plane).await;
+    let since = Instant::now();
+    assert_eq!(events.next().await, Said::End, "the credential works only from where the pair is");
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+
+    let plane = followed().await;
+    let (id, key) =
+        plane.world.key_with(plane.org, &[Scope::GroupsRead], &[OFFICE], Expiry::Never).await;
+    let mut events = plane.world.holder(&key, OFFICE).stream(&[plane.group.to_string()]).await;
+    events.event().await;
+    plane.world.order(Command::RevokeKey { org: plane.org, key: id }).await;
+    let since = Instant::now();
+    assert_eq!(events.next().await, Said::End);
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn an_origin_that_went_stale_is_told_nothing_more() {
+    let plane = followed().await;
+    let (mut events, _) = plane.opened().await;
+
+    // Staleness is no event: the next thing to be told finds it.
+    plane.world.clock.advance(Duration::from_secs(24 * 60 * 60));
+    plane.world.network(plane.org, plane.group, "203.0.113.0/24").await;
+
+    assert_eq!(events.next().await, Said::End);
+}
+
+#[tokio::test]
+async fn streams_of_one_credential_are_bounded_and_given_back() {
+    let plane = followed().await;
+    let host = plane.world.holder(&plane.agent.token, HOST);
+    let path = format!("/api/v1/stream?group={}", plane.group);
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        open.push(plane.opened().await);
+    }
+
+    let refused = host.get(&path).await;
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "15");
+    drop(open);
+    within(async {
+        while host.get(&path).await.status() != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queries_that_cannot_be_read_are_refused() {
+    let plane = followed().await;
+    let host = plane.world.holder(&plane.agent.token, HOST);
+    let group = plane.group;
+
+    let many: String = (0..257u16)
+        .map(|index| {
+            let mut bytes = [0; 16];
+            bytes[..2].copy_from_slice(&index.to_be_bytes());
+            format!("&group={}", GroupId::from_random(bytes))
+        })
+        .collect();
+    for query in [
+        String::new(),
+        "?group=".into(),
+        "?group=7".into(),
+        format!("?groups={group}"),
+        format!("?group={group}&group={group}"),
+        format!("?group={group}@1.2.3"),
+        format!("?{}", &many[1..]),
+    ] {
+        let answer = host.get(&format!("/api/v1/stream{query}")).await;
+        assert_eq!(answer.status(), 400, "{query:.60}");
+        assert_eq!(problem(answer).await["type"], "bad_request");
+    }
+}
+
+/// A stream without a socket, so that time can stand still.
+async fn unplugged(plane: &Followed) -> BodyDataStream {
+    let app = App::new(plane.world.engine.clone(), settings());
+    let peer = Peer::Tcp { address: "127.0.0.1:9".parse().unwrap(), is_tls: false };
+    let request = Request::get(format!("/api/v1/stream?group={}", plane.group))
+        .header("authorization", format!("Bearer {}", plane.agent.token.expose()))
+        .header("x-forwarded-for", HOST)
+        .extension(peer)
+        .body(Body::empty())
+        .unwrap();
+    let response = router(app).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.into_body().into_data_stream()
+}
+
+#[tokio::test]
+async fn silence_is_broken_every_15_seconds_and_a_stream_ends_within_two_hours() {
+    let plane = followed().await;
+    let mut stream = unplugged(&plane).await;
+    stream.next().await.unwrap().unwrap();
+    tokio::time::pause();
+    let opened = Instant::now();
+
+    let mut comments = 0_u32;
+    while let Some(bytes) = stream.next().await {
+        assert_eq!(bytes.unwrap(), ":\n\n");
+        comments += 1;
+    }
+
+    let age = opened.elapsed();
+    assert_eq!(u64::from(comments), age.as_secs() / 15);
+    assert!((3_600..=7_200).contains(&age.as_secs()), "{age:?}");
+}
+
+#[tokio::test]
+async fn a_plane_that_stops_ends_its_streams() {
+    let plane = followed().await;
+    let (mut events, _) = plane.opened().await;
+
+    plane.world.engine.stop().await;
+
+    assert_eq!(events.next().await, Said::End);
+}
+
+#[tokio::test]
+async fn receipts_that_say_no_are_recorded_once() {
+    let plane = followed().await;
+    let host = plane.world.holder(&plane.agent.token, HOST);
+    let (_, snapshot) = plane.opened().await;
+    let send = async |target: &str, state: &str| {
+        let receipt = json!({ "receipts": [{ "target": target, "group": plane.group,
+            "epoch": snapshot.epoch, "revision": snapshot.revision, "digest": snapshot.digest,
+            "state": state, "entries": 0, "detail": "no room" }] });
+        let path = "/api/v1/agents/self/receipts";
+        host.json(Method::POST, path, &receipt).await.status().as_u16()
+    };
+    // A commit of its own shows how many there were before it.
+    let commits = async || {
+        plane.world.group(plane.org).await;
+        plane.world.engine.state().org(plane.org).unwrap().revision.0
+    };
+
+    assert_eq!(send("fw", "failed").await, 409, "who has not said what it is, is told to");
+    let update = json!({ "host": "web-1", "version": "1", "targets": [
+        { "name": "fw", "kind": "nftables", "groups": [plane.group] }] });
+    host.json(Method::PUT, "/api/v1/agents/self", &update).await;
+    assert_eq!(send("\u{1b}[2J", "applied").await, 422);
+    let mut records = Vec::new();
+    for state in ["failed", "failed", "applied", "failed"] {
+        let (first, second) = (commits().await, commits().await);
+        assert_eq!(send("fw", state).await, 204);
+        records.push(second - first < commits().await - second);
+    }
+    assert_eq!(records, [true, false, false, true]);
+}
