@@ -5,6 +5,8 @@
 //! time, a line with the SHA-256 of both. A file that does not add up is set aside.
 
 mod elapsed;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Readable by nobody but the owner.
@@ -28,8 +28,7 @@ pub(crate) fn replace_by(
         drop(fs::remove_file(&aside));
         return Err(error);
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(directory_of(path))?.sync_all()
 }
 
 fn write_aside(
@@ -41,6 +40,7 @@ fn write_aside(
         Ok(()) | Err(_) => {}
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(aside)?;
+    give_to_owner_of(directory_of(aside), &file)?;
     let mut buffer = BufWriter::new(file);
     write(&mut buffer)?;
     buffer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
@@ -70,7 +70,25 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec
 
 /// Makes a directory that is the owner's alone, and those above it, where they are missing.
 pub(crate) fn ensure_directory(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    give_to_owner_of(directory_of(path), &File::open(path)?)
+}
+
+/// What root makes in the agent's directory is the agent's: it could not read it otherwise.
+fn give_to_owner_of(directory: &Path, made: &File) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(directory)?;
+    std::os::unix::fs::fchown(made, Some(owner.uid()), Some(owner.gid()))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
 }
 
 /// Moves a file that cannot be read out of the way, for a person to look at; an older one that
@@ -105,6 +123,24 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_directory() {
+        if !rustix::process::geteuid().is_root() {
+            // Without root there is nobody to give it to, and nothing is given away.
+            return;
+        }
+        const AGENT: u32 = 4_711;
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(directory.path(), Some(AGENT), Some(AGENT)).unwrap();
+
+        ensure_directory(&directory.path().join("lists")).unwrap();
+        replace(&directory.path().join("lists").join("state"), b"one").unwrap();
+
+        for path in ["lists", "lists/state"] {
+            assert_eq!(fs::metadata(directory.path().join(path)).unwrap().uid(), AGENT, "{path}");
+        }
     }
 
     #[test]

@@ -40,6 +40,12 @@ impl Witness {
         }
     }
 
+    /// A machine that was started anew and does not know what time it is.
+    #[cfg(test)]
+    pub(crate) fn of_another_boot() -> Witness {
+        Witness { boot: Some("another".to_owned()), is_wall_trusted: false }
+    }
+
     /// The moment that it is.
     pub(crate) fn now(&self) -> Moment {
         Moment { boot: self.boot.clone(), boottime: boottime(), wall: wall_time() }
