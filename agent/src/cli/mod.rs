@@ -13,7 +13,7 @@
 mod offline;
 mod output;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, IsTerminal};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -179,8 +179,13 @@ fn enrol(arguments: &Enroll, path: &Path, output: Output) -> Result<u8, Failure>
         Err(error) => return Err(error.into()),
     };
     let text = match &arguments.from {
-        Some(file) => read_invitation(std::fs::File::open(file)),
-        None => read_invitation(Ok(std::io::stdin())),
+        Some(file) => std::fs::File::open(file).and_then(|file| first_line(BufReader::new(file))),
+        None => {
+            if std::io::stdin().is_terminal() {
+                output.note("paste the invitation and press enter");
+            }
+            first_line(std::io::stdin().lock())
+        }
     };
     let text = text.map_err(|error| Failure {
         code: FAILED,
@@ -203,9 +208,9 @@ fn enrol(arguments: &Enroll, path: &Path, output: Output) -> Result<u8, Failure>
     Ok(0)
 }
 
-fn read_invitation(source: std::io::Result<impl Read>) -> std::io::Result<String> {
+fn first_line(source: impl BufRead) -> std::io::Result<String> {
     let mut text = String::new();
-    source?.take(INVITATION_BYTES_MAX).read_to_string(&mut text)?;
+    source.take(INVITATION_BYTES_MAX).read_line(&mut text)?;
     Ok(text)
 }
 

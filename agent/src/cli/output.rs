@@ -29,6 +29,11 @@ impl Output {
         }
     }
 
+    /// Prints what somebody at a terminal should know.
+    pub(super) fn note(self, message: &str) {
+        eprintln!("{}", plain(message));
+    }
+
     /// Prints why there is none.
     pub(super) fn error(self, message: &str) {
         if self.json {

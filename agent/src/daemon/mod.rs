@@ -2,6 +2,8 @@
 
 mod answer;
 mod session;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::io;
