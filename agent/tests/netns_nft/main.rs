@@ -3,6 +3,8 @@
 //! Needs a network namespace per process: run with `make test`.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod faults;
 mod gate;
 #[path = "../netns/mod.rs"]
 mod netns;
+mod sets;

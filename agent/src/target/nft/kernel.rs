@@ -214,6 +214,9 @@ impl Kernel {
         let encoding = self.fitting(encoding);
         let mut whole = self.batch();
         prepare.iter().chain(commit).for_each(|step| step.encode(&mut whole, encoding));
+        if whole.is_empty() {
+            return Ok(Vec::new());
+        }
         let whole = whole.seal();
         if whole.bytes.len() <= self.link.send_bytes_max() {
             return Ok(vec![whole]);
@@ -228,12 +231,10 @@ impl Kernel {
             }
             part.encode(&mut batch, encoding);
         }
-        if !prepare.is_empty() {
-            batches.push(batch.seal());
-        }
-        let mut batch = self.batch();
-        commit.iter().for_each(|step| step.encode(&mut batch, encoding));
-        batches.push(batch.seal());
+        let mut last = self.batch();
+        commit.iter().for_each(|step| step.encode(&mut last, encoding));
+        let rest = [batch, last].into_iter().filter(|batch| !batch.is_empty());
+        batches.extend(rest.map(Batch::seal));
         let fits = |batch: &Sealed| batch.bytes.len() <= self.link.send_bytes_max();
         if batches.iter().all(fits) { Ok(batches) } else { Err(CommitError::TooLong) }
     }

@@ -2,7 +2,7 @@
 //! `nft`.
 //!
 //! Two ways to use it. A [`GateTarget`] owns a table that drops whatever is not on a list, for the
-//! ports that it protects. A `SetsTarget` fills sets of a table that the operator wrote.
+//! ports that it protects. A [`SetsTarget`] fills sets of a table that the operator wrote.
 //! Both tell the kernel the deadline of every entry, so that it closes whatever becomes of us.
 
 mod conntrack;
@@ -12,6 +12,7 @@ mod link;
 mod read;
 mod refusal;
 mod rules;
+mod sets;
 mod socket;
 mod steps;
 mod sys;
@@ -19,6 +20,7 @@ mod wire;
 
 pub use gate::GateTarget;
 pub use gate::config::{ConfigError, GateConfig, OnExpiry, Ownership, Ports, Protocol, Service};
+pub use sets::{SetsConfig, SetsTarget, TableFamily};
 
 /// What the kernel and the host can do, to be held back by force: for older kernels and containers
 /// without privilege, and for tests that act like them.

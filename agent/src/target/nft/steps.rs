@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use postern_shared::cover::Range;
 use postern_shared::network::{Family, Network};
 use postern_shared::time::{Expiry, Timestamp};
 
 use super::rules::Expr;
-use super::sys::{self, Batch, Element, Hook, NewSet, Removal};
+use super::sets::content::after;
+use super::sys::{self, Batch, Element, Hook, MESSAGE_ELEMENTS_MAX, NewSet, Removal};
 
 /// One step of a transaction on one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,11 @@ pub(super) enum Step {
     RemoveElements {
         set: String,
         networks: Vec<Network>,
+    },
+    /// Adds elements to a set with intervals.
+    AddRanges {
+        set: String,
+        ranges: Vec<Range>,
     },
     AddChain {
         name: String,
@@ -67,6 +74,14 @@ pub(super) struct Encoding {
     pub(super) elements_per_message: usize,
 }
 
+impl Encoding {
+    /// As many elements in a message as fit.
+    pub(super) fn usual(removal: Removal, now: Timestamp) -> Encoding {
+        let most = MESSAGE_ELEMENTS_MAX;
+        Encoding { now, removal, removals_per_message: most, elements_per_message: most }
+    }
+}
+
 impl Step {
     /// Appends the messages of the step. Elements whose time is up are left out.
     pub(super) fn encode(&self, batch: &mut Batch, encoding: Encoding) {
@@ -91,6 +106,13 @@ impl Step {
                         .map(|key| Element { key: key.bytes(), flags: 0, timeout_ms: None })
                         .collect();
                     batch.remove_elements(encoding.removal, set, &elements);
+                }
+            }
+            Step::AddRanges { set, ranges } => {
+                for chunk in ranges.chunks(encoding.elements_per_message.div_ceil(2)) {
+                    encode_ranges(chunk, encoding.now, |elements| {
+                        batch.add_elements(set, elements);
+                    });
                 }
             }
             Step::AddChain { name, hook } => batch.add_chain(name, hook.as_ref()),
@@ -129,6 +151,11 @@ impl Step {
             Step::RemoveElements { set, networks } => networks.iter().try_for_each(|net| {
                 writeln!(out, "delete element {table} {set} {{ {} }} # {net}", net.address())
             }),
+            Step::AddRanges { set, ranges } => {
+                ranges.iter().try_for_each(|Range { first, last, expiry }| {
+                    writeln!(out, "add element {table} {set} {{ {first}-{last} }} # until {expiry}")
+                })
+            }
             Step::AddChain { name, hook: None } => writeln!(out, "add chain {table} {name}"),
             Step::AddChain { name, hook: Some(hook) } => writeln!(
                 out,
@@ -170,6 +197,30 @@ fn encode_chunk(chunk: &[(Network, Expiry)], now: Timestamp, add: impl FnOnce(&[
     }
 }
 
+/// Encodes one message full of ranges that are still allowed at `now`: an element begins each, and
+/// one behind its last address ends it.
+fn encode_ranges(chunk: &[Range], now: Timestamp, add: impl FnOnce(&[Element<'_>])) {
+    let live: Vec<(Key, Key, Option<u64>)> = chunk
+        .iter()
+        .filter(|range| range.expiry.is_live_at(now))
+        .map(|range| {
+            let timeout_ms = timeout_ms(range.expiry, now);
+            (Key::at(range.first), Key::at(after(range.last)), timeout_ms)
+        })
+        .collect();
+    let elements: Vec<Element<'_>> = live
+        .iter()
+        .flat_map(|(first, end, timeout_ms)| {
+            let start = Element { key: first.bytes(), flags: 0, timeout_ms: *timeout_ms };
+            let flags = sys::ELEMENT_INTERVAL_END;
+            [start, Element { key: end.bytes(), flags, timeout_ms: None }]
+        })
+        .collect();
+    if !elements.is_empty() {
+        add(&elements);
+    }
+}
+
 /// Milliseconds until `expiry`; at least one for what is live.
 pub(super) fn timeout_ms(expiry: Expiry, now: Timestamp) -> Option<u64> {
     let left = expiry.left_at(now)?;
@@ -198,7 +249,11 @@ pub(super) enum Key {
 
 impl Key {
     pub(super) fn of(network: Network) -> Key {
-        match network.address() {
+        Key::at(network.address())
+    }
+
+    fn at(address: IpAddr) -> Key {
+        match address {
             IpAddr::V4(address) => Key::V4(address.octets()),
             IpAddr::V6(address) => Key::V6(address.octets()),
         }

@@ -30,7 +30,9 @@ const DESTROY_ELEMENTS: i32 = 30;
 pub(super) const TABLE_OWNER: u32 = 0x2;
 pub(super) const TABLE_PERSIST: u32 = 0x4;
 /// Flags of sets.
+pub(super) const SET_INTERVAL: u32 = 0x4;
 pub(super) const SET_TIMEOUT: u32 = 0x10;
+pub(super) const SET_EVAL: u32 = 0x20;
 /// Flag of an element: the interval ends before it.
 pub(super) const ELEMENT_INTERVAL_END: u32 = 0x1;
 /// `nft`'s numbers for the types of set keys.
@@ -113,6 +115,11 @@ impl Batch {
             unsafe { nftnl_c::nftnl_batch_begin(buffer, sequence) }
         });
         batch
+    }
+
+    /// Says whether there is no message in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages == 1
     }
 
     /// Bytes so far.

@@ -101,6 +101,9 @@ pub enum ConfigError {
     /// A gate or a set without groups.
     #[error("`{0}` names no group; name at least one")]
     NoGroups(String),
+    /// Sets mode without sets.
+    #[error("no set of table `{0}` is named; name one for IPv4, for IPv6, or both")]
+    NoSets(String),
 }
 
 impl Service {

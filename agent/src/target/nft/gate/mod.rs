@@ -28,7 +28,6 @@ use super::kernel::{AUDIT_EVERY, Kernel};
 use super::read::Found;
 use super::socket::{CommitError, Failure};
 use super::steps::{Encoding, Step};
-use super::sys::{MESSAGE_ELEMENTS_MAX, Removal};
 use super::{FAMILY_INET, NftOptions, refusal};
 use crate::target::{Refresh, Target, TargetError, TargetInfo};
 
@@ -94,7 +93,7 @@ impl GateTarget {
         let kernel = self.connect().await?;
         let Some(table) = kernel.read_table().await? else { return Ok(()) };
         check_holder(table.owner, kernel.port())?;
-        let encoding = encoding(kernel.removal(), Timestamp::EPOCH, false);
+        let encoding = Encoding::usual(kernel.removal(), Timestamp::EPOCH);
         let deleted = kernel.commit(&[], &[Step::DeleteTable], encoding).await;
         deleted.map_err(refusal::of_commit)
     }
@@ -259,7 +258,10 @@ impl GateTarget {
         for _ in 0..ATTEMPTS_MAX {
             let Program { prepare, commit, standing } = self.compose(plans, &lessons, now);
             let kernel = self.kernel_known()?;
-            let encoding = encoding(kernel.removal(), now, lessons.singly);
+            let mut encoding = Encoding::usual(kernel.removal(), now);
+            if lessons.singly {
+                encoding.removals_per_message = 1;
+            }
             // Until the answer is in, nobody knows.
             let result = match prepare.is_empty() && commit.is_empty() {
                 true => Ok(()),
@@ -396,7 +398,7 @@ impl Target for GateTarget {
             return Ok(());
         }
         let kernel = self.kernel_known()?;
-        let encoding = encoding(kernel.removal(), Timestamp::EPOCH, false);
+        let encoding = Encoding::usual(kernel.removal(), Timestamp::EPOCH);
         self.known = false;
         let kernel = self.kernel.as_mut().expect("known a moment ago");
         kernel.commit(&[], &sets, encoding).await.map_err(refusal::of_commit)?;
@@ -410,11 +412,6 @@ impl Target for GateTarget {
         self.cut_off_leavers(Timestamp::EPOCH).await;
         Ok(())
     }
-}
-
-fn encoding(removal: Removal, now: Timestamp, singly: bool) -> Encoding {
-    let removals_per_message = if singly { 1 } else { MESSAGE_ELEMENTS_MAX };
-    Encoding { now, removal, removals_per_message, elements_per_message: MESSAGE_ELEMENTS_MAX }
 }
 
 /// Refuses a table that belongs to the socket of somebody else.
