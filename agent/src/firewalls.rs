@@ -6,9 +6,11 @@ use postern_shared::ids::GroupId;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
-use crate::config::{Nftables, TargetConfig, TargetKind};
+use crate::config::{NftFamily, Nftables, TargetConfig, TargetKind};
 use crate::directory::Directory;
-use crate::target::nft::{GateConfig, GateTarget, NftOptions, Service};
+use crate::target::nft::{
+    GateConfig, GateTarget, NftOptions, Service, SetsConfig, SetsTarget, TableFamily,
+};
 use crate::target::{Refresh, Target, TargetError, TargetInfo};
 
 /// Opens firewalls; tests have one that opens none.
@@ -33,6 +35,7 @@ pub(crate) struct HostFirewalls;
 #[derive(Debug)]
 pub(crate) enum HostTarget {
     Gate(GateTarget),
+    Sets(SetsTarget),
 }
 
 impl Firewalls for HostFirewalls {
@@ -64,7 +67,22 @@ impl Firewalls for HostFirewalls {
                     .map(HostTarget::Gate)
                     .map_err(|error| error.to_string())
             }
-            Nftables::Sets { .. } => Err("`sets` cannot be kept by this version".to_owned()),
+            Nftables::Sets { family, table, v4_set, v6_set, groups } => {
+                let sets = SetsConfig {
+                    family: match family {
+                        NftFamily::Inet => TableFamily::Inet,
+                        NftFamily::Ip => TableFamily::Ip,
+                        NftFamily::Ip6 => TableFamily::Ip6,
+                    },
+                    table: table.clone(),
+                    v4_set: v4_set.clone(),
+                    v6_set: v6_set.clone(),
+                    groups: directory.resolve_all(groups)?.into_iter().collect(),
+                };
+                SetsTarget::new(&config.name, sets, NftOptions::default())
+                    .map(HostTarget::Sets)
+                    .map_err(|error| error.to_string())
+            }
         }
     }
 }
@@ -73,30 +91,35 @@ impl Target for HostTarget {
     fn info(&self) -> &TargetInfo {
         match self {
             HostTarget::Gate(gate) => gate.info(),
+            HostTarget::Sets(sets) => sets.info(),
         }
     }
 
     async fn refresh(&mut self, now: Timestamp) -> Result<Refresh, TargetError> {
         match self {
             HostTarget::Gate(gate) => gate.refresh(now).await,
+            HostTarget::Sets(sets) => sets.refresh(now).await,
         }
     }
 
     fn observed(&self) -> &BTreeMap<GroupId, Observed> {
         match self {
             HostTarget::Gate(gate) => gate.observed(),
+            HostTarget::Sets(sets) => sets.observed(),
         }
     }
 
     fn is_settled(&self) -> bool {
         match self {
             HostTarget::Gate(gate) => gate.is_settled(),
+            HostTarget::Sets(sets) => sets.is_settled(),
         }
     }
 
     fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String {
         match self {
             HostTarget::Gate(gate) => gate.preview(plans),
+            HostTarget::Sets(sets) => sets.preview(plans),
         }
     }
 
@@ -107,18 +130,21 @@ impl Target for HostTarget {
     ) -> Result<(), TargetError> {
         match self {
             HostTarget::Gate(gate) => gate.apply(plans, now).await,
+            HostTarget::Sets(sets) => sets.apply(plans, now).await,
         }
     }
 
     async fn disturbed(&mut self) {
         match self {
             HostTarget::Gate(gate) => gate.disturbed().await,
+            HostTarget::Sets(sets) => sets.disturbed().await,
         }
     }
 
     async fn flush(&mut self) -> Result<(), TargetError> {
         match self {
             HostTarget::Gate(gate) => gate.flush().await,
+            HostTarget::Sets(sets) => sets.flush().await,
         }
     }
 }

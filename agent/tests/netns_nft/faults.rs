@@ -17,8 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::netns::{
-    self, Lab, adding, eventually, group, kernel_entries, nft, now, plans, secs, try_run,
-    within,
+    self, Lab, adding, eventually, group, kernel_entries, nft, now, plans, secs, try_run, within,
 };
 
 const PORT: u16 = 443;
