@@ -31,6 +31,9 @@ pub type SealingKey = SecretBox<[u8; SEALING_KEY_BYTES]>;
 /// Why a file of the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
+    /// There is no control plane yet.
+    #[error("there is no control plane in {}; `postern-controlplane init` makes one", .0.display())]
+    Nothing(PathBuf),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -72,6 +75,11 @@ impl DataDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Refuses a directory in which there is no control plane.
+    pub fn require(&self) -> Result<(), DataDirError> {
+        if self.store().exists() { Ok(()) } else { Err(DataDirError::Nothing(self.0.clone())) }
     }
 
     /// The store.

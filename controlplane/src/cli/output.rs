@@ -1,6 +1,6 @@
 //! Standard output and standard error. Secrets are written here and nowhere else.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use postern_shared::time::Timestamp;
@@ -127,7 +127,7 @@ fn text(reply: &Reply, shape: Shape) -> io::Result<String> {
             let (pair, bookmark) = (&added.pair.pair, secret(&added.bookmark));
             let drawn = match shape {
                 Shape::Plain => String::new(),
-                Shape::WithQr => format!("\n{}", qr::draw(bookmark).map_err(io::Error::other)?),
+                Shape::WithQr => format!("\n{}", drawn(bookmark)?),
             };
             format!(
                 "Pair {}, {} ({}).\nIts secrets, shown only now:\n\n    bookmark    {bookmark}\n    \
@@ -171,6 +171,11 @@ fn text(reply: &Reply, shape: Shape) -> io::Result<String> {
         Answer::Members(page) => show::members(&page.items, now),
         Answer::Agents(page) => show::agents(&page.items, now),
     })
+}
+
+fn drawn(text: &str) -> io::Result<String> {
+    let drawn = qr::draw(text).map_err(io::Error::other)?;
+    Ok(if io::stdout().is_terminal() { qr::coloured(&drawn) } else { drawn })
 }
 
 /// The one place where a secret turns into text that is printed.

@@ -94,9 +94,9 @@ pub(super) enum UnreachableError {
         /// Whose it is.
         owner: u32,
     },
-    /// The certificate cannot be read.
-    #[error("the daemon does not run, and its certificate cannot be used")]
-    Certificate(#[from] DataDirError),
+    /// There is no control plane, or its certificate cannot be read.
+    #[error("the daemon does not run, and there is no way to its store")]
+    DataDir(#[from] DataDirError),
     /// The store cannot be read.
     #[error("the daemon does not run, and its store cannot be read")]
     Start(#[from] StartError),
@@ -163,7 +163,9 @@ fn is_nobody_there(error: &io::Error) -> bool {
 }
 
 fn open(config: &Config) -> Result<Way, UnreachableError> {
-    let store = &DataDir::of(config).store();
+    let data = DataDir::of(config);
+    data.require()?;
+    let store = &data.store();
     check_owner(store)?;
     let opened =
         RedbStore::open(store, Options::default()).map_err(|error| match error.reason {

@@ -133,6 +133,7 @@ impl Daemon {
     async fn start(config: Config, log: LogControl) -> Result<Daemon, ServeError> {
         let metrics = Metrics::install()?;
         let data = DataDir::of(&config);
+        data.require()?;
         let sealing_key = data.sealing_key(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref());
         // Missing or damaged, it is to be known now, not when something has to be unsealed.
         read_sealing_key(&sealing_key)?;
