@@ -10,6 +10,7 @@ use postern_shared::time::{Timestamp, Ttl};
 
 use crate::api::auth::LastUsed;
 use crate::api::stream::Seats;
+use crate::beacon::Confirmations;
 use crate::config::PublicUrl;
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
@@ -44,6 +45,7 @@ struct Parts {
     settings: Settings,
     limiter: Limiter,
     last_used: LastUsed,
+    confirmations: Confirmations,
     seats: Arc<Seats>,
     spread: Spread,
     epoch_begun_at: AtomicU64,
@@ -75,6 +77,7 @@ impl App {
             settings,
             limiter,
             last_used: LastUsed::default(),
+            confirmations: Confirmations::default(),
             seats: Arc::default(),
             spread,
             epoch_begun_at: AtomicU64::new(0),
@@ -95,6 +98,10 @@ impl App {
 
     pub(crate) fn last_used(&self) -> &LastUsed {
         &self.0.last_used
+    }
+
+    pub(crate) fn confirmations(&self) -> &Confirmations {
+        &self.0.confirmations
     }
 
     pub(crate) fn seats(&self) -> &Arc<Seats> {

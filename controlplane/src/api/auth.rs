@@ -184,10 +184,14 @@ impl<R> Holder<R> {
 }
 
 impl Reader {
-    /// Says whether the credential still counts, from where it was used.
-    pub(crate) fn is_good(&self, state: &Orgs, now: Timestamp) -> bool {
+    /// Asks again whether the credential counts from where it was used: for answers that last.
+    pub(crate) fn check(&self, state: &Orgs, now: Timestamp) -> Result<(), ApiError> {
         let Access { credential, address } = self.0;
-        state.standing(credential, address, now) == Standing::Good && may_read_lists(state, self.0)
+        match state.standing(credential, address, now) {
+            Standing::Good => require_lists(state, self.0),
+            Standing::ForbiddenOrigin => Err(ApiError::ForbiddenOrigin),
+            Standing::Unknown => Err(ApiError::Unauthorized),
+        }
     }
 
     /// Says whether the list of `group` may be told: another org's never.
@@ -212,11 +216,13 @@ impl Reader {
     }
 }
 
-fn may_read_lists(state: &Orgs, access: Access) -> bool {
-    match access.credential {
+fn require_lists(state: &Orgs, access: Access) -> Result<(), ApiError> {
+    let may_read = match access.credential {
         Credential::Key(..) => state.has_scope(access.credential, Scope::GroupsRead),
         Credential::Agent(..) => true,
-    }
+    };
+    let scope = || Scope::GroupsRead.to_string();
+    may_read.then_some(()).ok_or_else(|| ApiError::InsufficientScope { scope: scope() })
 }
 
 fn access(parts: &Parts) -> Result<Access, ApiError> {
@@ -257,11 +263,8 @@ impl FromRequestParts<App> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Reader, ApiError> {
         let access = access(parts)?;
-        if may_read_lists(&app.engine().state(), access) {
-            Ok(Reader(access))
-        } else {
-            Err(ApiError::InsufficientScope { scope: Scope::GroupsRead.to_string() })
-        }
+        require_lists(&app.engine().state(), access)?;
+        Ok(Reader(access))
     }
 }
 

@@ -174,9 +174,7 @@ impl Known<'_> {
     }
 
     fn row<'s>(&self, state: &'s Orgs, now: Timestamp) -> Result<&'s GroupRow, ApiError> {
-        if !self.reader.is_good(state, now) {
-            return Err(ApiError::Unauthorized);
-        }
+        self.reader.check(state, now)?;
         let row = state.group(self.group).filter(|_| self.reader.may_read(state, self.group));
         row.ok_or(ApiError::NotFound)
     }

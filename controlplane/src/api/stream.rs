@@ -215,10 +215,7 @@ impl Follower {
         let engine = self.app.engine().clone();
         let now = engine.now();
         let state = engine.state();
-        if !self.reader.is_good(&state, now) {
-            return false;
-        }
-        if self.access.has_changed().is_err() {
+        if self.reader.check(&state, now).is_err() || self.access.has_changed().is_err() {
             return false;
         }
         self.access.borrow_and_update();
@@ -276,15 +273,16 @@ impl Seats {
     fn take(self: &Arc<Seats>, credential: Credential) -> Result<Seat, ApiError> {
         let mut taken = self.lock();
         let by_credential = taken.by_credential.get(&credential).copied().unwrap_or(0);
-        let full = |reason: &str| ApiError::Unavailable {
-            reason: reason.to_owned(),
-            retry_after: FULL_RETRY,
-        };
         if STREAMS_MAX <= taken.all {
-            return Err(full("all streams are taken"));
+            let reason = "all streams are taken".to_owned();
+            return Err(ApiError::Unavailable { reason, retry_after: FULL_RETRY });
         }
         if STREAMS_BY_CREDENTIAL_MAX <= by_credential {
-            return Err(full("the credential has its share of the streams"));
+            return Err(ApiError::TooManyAtOnce {
+                what: "streams of one credential",
+                max: STREAMS_BY_CREDENTIAL_MAX,
+                retry_after: FULL_RETRY,
+            });
         }
         taken.all += 1;
         taken.by_credential.insert(credential, by_credential + 1);

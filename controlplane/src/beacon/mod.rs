@@ -2,6 +2,7 @@
 //!
 //! GET shows a page and changes nothing; POST reports. The address is always the caller's own.
 
+mod confirmation;
 mod page;
 mod report;
 mod request;
@@ -25,6 +26,7 @@ use crate::http::limit::Caller;
 use crate::http::{Answer, ApiError};
 use crate::server::{ClientAddress, Peer};
 
+pub(crate) use self::confirmation::Confirmations;
 pub(crate) use self::report::report;
 pub(crate) use self::request::{is_prefetch, wants_page};
 
@@ -85,7 +87,7 @@ async fn answer(
     let confirmation = reported.confirmation(app, wait, drain.as_mut()).await;
 
     let mut response = if is_page {
-        page::reported(&reported, confirmation, address)
+        page::reported(app, &reported, confirmation, address)
     } else {
         Answer::ok(&reported.answer(confirmation)).into_response()
     };

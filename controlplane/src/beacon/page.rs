@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::app::App;
 use crate::beacon::report::Reported;
+use crate::domain::Label;
 use crate::http::ApiError;
 use crate::http::problem::PendingProblem;
 use crate::server::Peer;
@@ -90,13 +91,15 @@ pub(super) fn bookmark(app: &App, pair: PairId, address: IpAddr, peer: Option<&P
 
 /// Shows what a report led to.
 pub(super) fn reported(
+    app: &App,
     reported: &Reported,
     confirmation: Confirmation,
     address: IpAddr,
 ) -> Response {
+    let name = app.engine().state().pair(reported.pair).map(|row| row.record.name.clone());
     let page = ReportedPage {
         style: STYLE,
-        name: &reported.name,
+        name: name.as_ref().map_or("", Label::as_str),
         address,
         expires_at: reported.expires_at,
         confirmation,

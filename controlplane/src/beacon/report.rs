@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
-use postern_shared::ids::{AgentId, Epoch, GroupId, OrgId, PairId};
+use postern_shared::ids::{Epoch, GroupId, OrgId, PairId};
 use postern_shared::network::Network;
 use postern_shared::position::Revision;
 use postern_shared::time::{Timestamp, Ttl};
 use postern_shared::wire::v1::{BeaconAnswer, Confirmation};
-use tokio::time::{Instant, timeout_at};
 
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{Actor, Command, Heard, Order, PairRow, Report, Seen, State, hear};
 use crate::http::ApiError;
 use crate::http::limit::{Caller, Tier};
-use crate::server::Drain;
 
 /// Longest time between two reports that a pair is asked for.
 const NEXT_SECS_MAX: u64 = 15 * 60;
@@ -26,17 +23,17 @@ const NEXT_SECS_MIN: u64 = 60;
 /// What a report led to.
 #[derive(Debug)]
 pub(crate) struct Reported {
-    pub(crate) name: String,
+    pub(crate) pair: PairId,
     pub(crate) ipv4: Option<Ipv4Addr>,
     pub(crate) ipv6: Option<Ipv6Addr>,
     pub(crate) expires_at: Timestamp,
-    org: OrgId,
+    pub(super) org: OrgId,
     moved: bool,
     next: u64,
     visit: u64,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     /// The lists that hold the address, at the commit that put it there.
-    lists: BTreeMap<GroupId, Revision>,
+    pub(super) lists: BTreeMap<GroupId, Revision>,
 }
 
 /// Reports that `pair` is at `address`. A heartbeat is noted beside all other readers; whatever
@@ -95,7 +92,7 @@ impl Reported {
         // Another report may have come between the commit and this look: then its time counts.
         let reported_at = report.reported_at(address).unwrap_or(report.visit.began);
         Reported {
-            name: row.record.name.to_string(),
+            pair: row.record.id,
             ipv4: report.ipv4.map(|spot| spot.address),
             ipv6: report.ipv6.map(|spot| spot.address),
             expires_at: reported_at.saturating_add(ttl.as_duration()),
@@ -119,55 +116,6 @@ impl Reported {
             visit: format!("{:016x}", self.visit),
             confirmation,
         }
-    }
-
-    /// Counts the targets that have the address in force; with `wait`, when all of them have, or
-    /// then, or when the server wants to stop.
-    pub(crate) async fn confirmation(
-        &self,
-        app: &App,
-        wait: Option<Duration>,
-        drain: Option<&mut Drain>,
-    ) -> Confirmation {
-        let mut board = app.engine().watch_board();
-        let mut confirmation = self.confirmed(app);
-        let Some(wait) = wait else { return confirmation };
-        let until = Instant::now() + wait;
-        let told_to_stop = async {
-            match drain {
-                Some(drain) => drain.requested().await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut told_to_stop = std::pin::pin!(told_to_stop);
-        while confirmation.open < confirmation.of {
-            let changed = tokio::select! {
-                changed = timeout_at(until, board.changed()) => matches!(changed, Ok(Ok(()))),
-                () = told_to_stop.as_mut() => false,
-            };
-            confirmation = self.confirmed(app);
-            if !changed {
-                break;
-            }
-        }
-        confirmation
-    }
-
-    fn confirmed(&self, app: &App) -> Confirmation {
-        if self.lists.is_empty() {
-            return Confirmation::default();
-        }
-        let followers: Vec<AgentId> = {
-            let state = app.engine().state();
-            let agents = state.agents_of(self.org).filter(|agent| agent.revoked_at.is_none());
-            let follows =
-                agents.filter(|agent| self.lists.keys().any(|g| agent.groups.contains(g)));
-            follows.map(|agent| agent.id).collect()
-        };
-        if followers.is_empty() {
-            return Confirmation::default();
-        }
-        app.engine().board().confirmation(self.epoch, &self.lists, followers.into_iter())
     }
 }
 

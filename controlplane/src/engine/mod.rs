@@ -161,6 +161,12 @@ impl Engine {
         self.hub.receipts.subscribe()
     }
 
+    /// Counts the changes of the board and of anybody's rights: while neither has moved, nor has
+    /// what was confirmed.
+    pub fn board_version(&self) -> (u64, u64) {
+        (*self.hub.receipts.borrow(), *self.hub.access.borrow())
+    }
+
     /// Moves whenever anybody's rights may have changed: whoever holds a connection open for a
     /// credential must ask again whether it may.
     pub fn watch_access(&self) -> watch::Receiver<u64> {

@@ -105,6 +105,17 @@ pub enum ApiError {
     #[error("too many requests; the budget `{}` refills in {} s", .0.policy, .0.retry_after_secs())]
     RateLimited(Exhausted),
 
+    /// The caller has as much of something open as it may.
+    #[error("the most {what} at once is {max}; end one first")]
+    TooManyAtOnce {
+        /// What there are too many of.
+        what: &'static str,
+        /// The most that there may be.
+        max: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+
     /// Something that the request needs is not to be had just now.
     #[error("not available just now: {reason}")]
     Unavailable {
@@ -233,6 +244,9 @@ impl ApiError {
             ApiError::RateLimited(_) => {
                 kind(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests")
             }
+            ApiError::TooManyAtOnce { .. } => {
+                kind(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", "Too many at once")
+            }
             ApiError::Unavailable { .. } => {
                 kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available just now")
             }
@@ -257,7 +271,9 @@ impl ApiError {
                 headers.insert(RETRY_AFTER, exhausted.retry_after_secs().into());
                 exhausted.standing.write(&mut headers);
             }
-            ApiError::Unavailable { retry_after, .. } | ApiError::DiskFull { retry_after } => {
+            ApiError::TooManyAtOnce { retry_after, .. }
+            | ApiError::Unavailable { retry_after, .. }
+            | ApiError::DiskFull { retry_after } => {
                 headers.insert(RETRY_AFTER, whole_secs(*retry_after).into());
             }
             ApiError::BadRequest { .. }

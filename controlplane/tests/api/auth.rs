@@ -13,16 +13,7 @@ use postern_shared::token::{Token, TokenKind};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::world::{OFFICE, World, problem, settings, within};
-
-/// Settings under which no test meets a budget by accident.
-fn generous() -> Settings {
-    let budget =
-        Budget { burst: NonZeroU32::new(100_000).unwrap(), window: Duration::from_secs(1) };
-    let rates =
-        RateLimits { reads: budget, writes: budget, failures: budget, failures_of_all: budget };
-    Settings { rates, ..settings() }
-}
+use crate::world::{OFFICE, World, generous, problem, settings, within};
 
 #[tokio::test]
 async fn of_secret_state_origin_and_scope_all_must_be_right() {

@@ -5,6 +5,7 @@
 mod agents;
 mod auth;
 mod bookmark;
+mod canary;
 mod compat;
 mod lists;
 mod objects;

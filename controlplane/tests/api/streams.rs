@@ -3,12 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
-use axum::http::Request;
 use futures_util::StreamExt as _;
-use postern_controlplane::app::{App, router};
 use postern_controlplane::domain::{Command, MemberKind};
-use postern_controlplane::server::Peer;
 use postern_shared::ids::{GroupId, OrgId};
 use postern_shared::position::{Position, Revision};
 use postern_shared::scope::Scope;
@@ -20,7 +16,7 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::agents::{Agent, HOST, enrol};
-use crate::world::{Events, NewPair, OFFICE, Said, World, problem, settings, within};
+use crate::world::{Events, NewPair, OFFICE, Said, World, problem, unplugged, within};
 
 /// An org with a group, a pair in it, and an agent that follows it from [`HOST`].
 struct Followed {
@@ -222,8 +218,9 @@ async fn streams_of_one_credential_are_bounded_and_given_back() {
     }
 
     let refused = host.get(&path).await;
-    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.status(), 429);
     assert_eq!(refused.headers()["retry-after"], "15");
+    assert_eq!(problem(refused).await["type"], "too_many_at_once");
     drop(open);
     within(async {
         while host.get(&path).await.status() != 200 {
@@ -261,25 +258,13 @@ async fn queries_that_cannot_be_read_are_refused() {
     }
 }
 
-/// A stream without a socket, so that time can stand still.
-async fn unplugged(plane: &Followed) -> BodyDataStream {
-    let app = App::new(plane.world.engine.clone(), settings());
-    let peer = Peer::Tcp { address: "127.0.0.1:9".parse().unwrap(), is_tls: false };
-    let request = Request::get(format!("/api/v1/stream?group={}", plane.group))
-        .header("authorization", format!("Bearer {}", plane.agent.token.expose()))
-        .header("x-forwarded-for", HOST)
-        .extension(peer)
-        .body(Body::empty())
-        .unwrap();
-    let response = router(app).oneshot(request).await.unwrap();
-    assert_eq!(response.status(), 200);
-    response.into_body().into_data_stream()
-}
-
 #[tokio::test]
 async fn silence_is_broken_every_15_seconds_and_a_stream_ends_within_two_hours() {
     let plane = followed().await;
-    let mut stream = unplugged(&plane).await;
+    let path = format!("/api/v1/stream?group={}", plane.group);
+    let request = unplugged(&path, &plane.agent.token, HOST);
+    let response = plane.world.router.clone().oneshot(request).await.unwrap();
+    let mut stream = response.into_body().into_data_stream();
     stream.next().await.unwrap().unwrap();
     tokio::time::pause();
     let opened = Instant::now();
@@ -301,6 +286,16 @@ async fn a_plane_that_stops_ends_its_streams() {
     let (mut events, _) = plane.opened().await;
 
     plane.world.engine.stop().await;
+
+    assert_eq!(events.next().await, Said::End);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_ends_its_streams() {
+    let plane = followed().await;
+    let (mut events, _) = plane.opened().await;
+
+    plane.world.stop();
 
     assert_eq!(events.next().await, Said::End);
 }

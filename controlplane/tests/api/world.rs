@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
 use postern_controlplane::app::{App, Settings, router};
 use postern_controlplane::chance::{Chance, SeededChance};
 use postern_controlplane::clock::{Clock, ManualClock};
@@ -12,9 +16,9 @@ use postern_controlplane::domain::{
     Actor, Command, Enrolment, Group, Key, Member, MemberKind, Order, Org, Origin, Pair, Role, User,
 };
 use postern_controlplane::engine::Engine;
-use postern_controlplane::http::limit::RateLimits;
+use postern_controlplane::http::limit::{Budget, RateLimits};
 use postern_controlplane::metrics::Readiness;
-use postern_controlplane::server::{ForwardHeader, Limits, Listener, Server, TrustedProxies};
+use postern_controlplane::server::{ForwardHeader, Limits, Listener, Peer, Server, TrustedProxies};
 use postern_controlplane::store::{MemoryStore, Store};
 use postern_shared::ids::{EnrolmentId, Epoch, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
 use postern_shared::scope::{Scope, ScopeSet};
@@ -35,6 +39,7 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) address: SocketAddr,
+    pub(crate) router: Router,
     http: reqwest::Client,
     stop: watch::Sender<bool>,
 }
@@ -44,6 +49,17 @@ pub(crate) struct NewPair {
     pub(crate) id: PairId,
     pub(crate) bookmark: Token,
     pub(crate) server_key: Token,
+}
+
+/// A request without a socket, through the proxy's eyes, so that time can stand still.
+pub(crate) fn unplugged(path: &str, secret: &Token, address: &str) -> Request<Body> {
+    let peer = Peer::Tcp { address: "127.0.0.1:9".parse().unwrap(), is_tls: false };
+    Request::get(path)
+        .header("authorization", format!("Bearer {}", secret.expose()))
+        .header("x-forwarded-for", address)
+        .extension(peer)
+        .body(Body::empty())
+        .unwrap()
 }
 
 /// Somebody at an address, with a secret or without.
@@ -85,6 +101,15 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
+/// Settings under which no test meets a budget by accident.
+pub(crate) fn generous() -> Settings {
+    let budget =
+        Budget { burst: NonZeroU32::new(100_000).unwrap(), window: Duration::from_secs(1) };
+    let rates =
+        RateLimits { reads: budget, writes: budget, failures: budget, failures_of_all: budget };
+    Settings { rates, ..settings() }
+}
+
 impl World {
     pub(crate) fn start() -> World {
         World::with(settings())
@@ -101,7 +126,7 @@ impl World {
         let (engine, _) = Engine::start(store, time, chance).unwrap();
         let proxies = settings.proxies.clone();
         let router = router(App::new(engine.clone(), settings));
-        let server = Server::new(router, Limits::PUBLIC, proxies);
+        let server = Server::new(router.clone(), Limits::PUBLIC, proxies);
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).unwrap();
         let address = listener.local_address().unwrap();
         let (stop, stopped) = watch::channel(false);
@@ -111,7 +136,7 @@ impl World {
             .no_proxy()
             .build()
             .unwrap();
-        World { engine, clock, address, http, stop }
+        World { engine, clock, address, router, http, stop }
     }
 
     /// Somebody without a secret.
@@ -263,10 +288,19 @@ impl World {
 
     /// Reports that a pair is at `address`.
     pub(crate) async fn report(&self, pair: &NewPair, address: &str) -> Value {
-        let path = format!("/b/{}", pair.bookmark.expose());
-        let answer = self.at(address).send(Method::POST, &path).await;
+        self.report_by(pair.bookmark.expose(), address).await
+    }
+
+    /// Reports that the pair of a bookmark is at `address`.
+    pub(crate) async fn report_by(&self, bookmark: &str, address: &str) -> Value {
+        let answer = self.at(address).send(Method::POST, &format!("/b/{bookmark}")).await;
         assert_eq!(answer.status(), 200);
-        answer.json().await.unwrap()
+        within(answer.json()).await.unwrap()
+    }
+
+    /// Stops to serve: open requests are asked to end.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
     }
 }
 

@@ -1,0 +1,132 @@
+//! No secret that was ever told is anywhere but in the one answer that told it (G6).
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::Request;
+use postern_controlplane::domain::MemberKind;
+use postern_controlplane::metrics::Metrics;
+use postern_controlplane::store::{Options, RedbStore};
+use postern_shared::ids::Epoch;
+use postern_shared::time::Expiry;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::agents::{HOST, enrol};
+use crate::world::{OFFICE, World, generous, within};
+
+/// Everything that is logged, at the finest level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Log;
+
+    fn make_writer(&'a self) -> Log {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
+    let log = Log::default();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).init();
+    let metrics = Metrics::install().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.redb");
+    let store = RedbStore::create(&file, Epoch::from_random([1; 16]), Options::default()).unwrap();
+    let world = World::on(Box::new(store), generous());
+
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let group = world.group(org).await;
+    let invitation = world.invite(org, &[group]).await;
+    let agent = enrol(&world, &invitation).await;
+    let caller = world.holder(&key, OFFICE);
+    let answer = caller.json(Method::POST, "/api/v1/pairs", &json!({ "name": "laptop" })).await;
+    let pair: Value = within(answer.json()).await.unwrap();
+    let secret = |name: &str| pair["data"][name].as_str().unwrap().to_owned();
+    let member = MemberKind::Pair(pair["data"]["id"].as_str().unwrap().parse().unwrap());
+    world.member(org, group, member, Expiry::Never).await;
+    let secrets = [
+        key.expose().to_owned(),
+        invitation.expose().to_owned(),
+        agent.token.expose().to_owned(),
+        agent.bookmark.expose().to_owned(),
+        secret("bookmark"),
+        secret("server_key"),
+    ];
+
+    // Every secret in every place where one can be sent, in ways that work and ways that fail.
+    let mut told = String::new();
+    for text in &secrets {
+        for (path, method) in [
+            (format!("/b/{text}"), Method::POST),
+            (format!("/b/{text}"), Method::GET),
+            (format!("/b/{}x", &text[..39]), Method::GET),
+            (format!("/serverquery/?key={text}"), Method::GET),
+            (format!("/whitelist/?key={text}"), Method::GET),
+            (format!("/nowhere/{text}"), Method::GET),
+            (format!("/api/v1/pairs/{text}"), Method::GET),
+            (format!("/api/v1/pairs?cursor={text}"), Method::GET),
+            (format!("/api/v1/stream?group={text}"), Method::GET),
+            ("/api/v1/agents/enroll".to_owned(), Method::POST),
+            (format!("/api/v1/groups/{group}/ips"), Method::GET),
+        ] {
+            for address in [OFFICE, HOST] {
+                let request = world.at(address).request(method.clone(), &path);
+                let request = request.header("authorization", format!("Bearer {text}"));
+                let body = format!("{{\"visit\":\"{text}\"}}");
+                let request = match method {
+                    Method::POST => request.header("content-type", "application/json").body(body),
+                    _ => request,
+                };
+                let answer = within(request.send()).await.unwrap();
+                if answer.headers().contains_key("location") {
+                    continue; // a browser is sent to the page of the very secret it came with
+                }
+                told.push_str(&format!("{:?}", answer.headers()));
+                if answer.headers()["content-type"] != "text/event-stream" {
+                    told.push_str(&within(answer.text()).await.unwrap());
+                }
+            }
+        }
+    }
+    world.report_by(&secret("bookmark"), OFFICE).await;
+    world.engine.stop().await;
+
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("an agent has enrolled"), "the log was watched");
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    let figures = metrics.router().oneshot(request).await.unwrap().into_body();
+    let figures = axum::body::to_bytes(figures, usize::MAX).await.unwrap();
+    let figures = String::from_utf8(figures.to_vec()).unwrap();
+    let stored = std::fs::read(&file).unwrap();
+    assert!(contains(&stored, b"gatekeeper"), "the file was read");
+    for text in &secrets {
+        // A part is as bad as the whole.
+        let core = &text[4..20];
+        for (place, text) in [("log", &logged), ("answers", &told), ("figures", &figures)] {
+            assert!(!text.contains(core), "a secret is in the {place}");
+        }
+        assert!(!contains(&stored, core.as_bytes()), "a {} is in the file", &text[..4]);
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
