@@ -13,9 +13,8 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 #[test]
 fn every_example_is_checked_by_the_program_that_it_is_for() {
     let entries = fs::read_dir(EXAMPLES).unwrap().map(|entry| entry.unwrap().path());
-    let is_own = |path: &PathBuf| {
-        path.file_name().unwrap().to_string_lossy().starts_with("controlplane")
-    };
+    let is_own =
+        |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("controlplane");
     let own: Vec<PathBuf> = entries.filter(is_own).collect();
 
     assert!(!own.is_empty());

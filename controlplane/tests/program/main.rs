@@ -1,0 +1,10 @@
+//! The real program: its commands, its life as a daemon, and its death at any moment.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod audit;
+mod commands;
+mod crash;
+mod init;
+mod life;
+mod plane;
