@@ -110,7 +110,13 @@ impl Plan {
         for network in self.remove.keys() {
             observed.remove(network);
         }
-        observed.extend(self.renew.iter().chain(&self.add).map(|(net, expiry)| (*net, *expiry)));
+        let put = self.renew.iter().chain(&self.add).map(|(network, expiry)| (*network, *expiry));
+        if observed.len() < self.add.len() {
+            // A map that is built at once takes half the memory of one that grows.
+            observed.append(&mut put.collect());
+        } else {
+            observed.extend(put);
+        }
     }
 }
 

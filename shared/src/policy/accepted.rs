@@ -301,8 +301,12 @@ impl Accepted {
         if self.withheld.is_empty() || self.is_suspect() || is_too_late {
             return;
         }
-        for (network, expiry) in std::mem::take(&mut self.withheld).iter() {
+        let withheld = std::mem::take(&mut self.withheld);
+        for (network, expiry) in withheld.iter() {
             self.grant(network, expiry, heard, now, touched);
+        }
+        if self.granted.len() < withheld.len().saturating_mul(2) {
+            self.granted.compact();
         }
     }
 
