@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::disk;
 use crate::lists::{Lists, Saved};
 use crate::status::Board;
+use crate::target::nft::give_back_memory;
 
 const VERSION: u32 = 1;
 /// Largest file that is read: about half a million entries.
@@ -216,6 +217,8 @@ pub(crate) async fn keep(
                 failure = Some(error);
             }
         }
+        // A list was copied and written out: nothing of that is needed for a long while.
+        give_back_memory();
         match failure {
             None => {
                 board.trouble("cache", None);

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::lists::{Lists, Standing, Wanted};
 use crate::report::Outbox;
 use crate::status::{Board, TargetNotes, TargetState};
+use crate::target::nft::give_back_memory;
 use crate::target::{Refresh, Target, TargetError};
 
 /// How often everything is compared though nothing is known to have changed.
@@ -35,6 +36,8 @@ const BACKOFF_BASE: Duration = Duration::from_millis(250);
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// From a repair to the next pass, so that somebody who keeps changing things cannot keep us busy.
 const REPAIR_PAUSE: Duration = Duration::from_millis(20);
+/// A pass over this many entries leaves memory behind that is worth giving back.
+const LARGE: usize = 1_000;
 /// How often in a row a pass is begun anew at once because somebody else keeps changing things.
 const CHANGED_MAX: u32 = 5;
 
@@ -149,6 +152,9 @@ impl<T: Target, C: Clock> Keeper<T, C> {
                 self.backoff.succeeded();
                 self.is_stale = false;
                 self.note_success(outcome);
+                if matches!(outcome, Outcome::Changed { entries } if LARGE <= entries) {
+                    give_back_memory();
+                }
                 Duration::ZERO
             }
             Err(error) => {
