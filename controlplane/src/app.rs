@@ -1,8 +1,8 @@
 //! Everything that is served to the world: all routes, and what they share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use axum::Router;
@@ -42,13 +42,18 @@ pub struct App(Arc<Parts>);
 
 struct Parts {
     engine: Engine,
-    settings: Settings,
-    limiter: Limiter,
+    rules: RwLock<Rules>,
     last_used: LastUsed,
     confirmations: Confirmations,
     seats: Arc<Seats>,
     spread: Spread,
     epoch_begun_at: AtomicU64,
+}
+
+/// What a reload replaces.
+struct Rules {
+    settings: Arc<Settings>,
+    limiter: Arc<Limiter>,
 }
 
 /// How long the plane takes no follower's word for it that its store was restored, after it did.
@@ -70,12 +75,12 @@ pub fn router(app: App) -> Router {
 impl App {
     /// Makes what the routes share.
     pub fn new(engine: Engine, settings: Settings) -> App {
-        let limiter = Limiter::new(&settings.rates);
+        let limiter = Arc::new(Limiter::new(&settings.rates));
+        let rules = RwLock::new(Rules { settings: Arc::new(settings), limiter });
         let spread = Spread(AtomicU64::new(engine.chance().number()));
         App(Arc::new(Parts {
             engine,
-            settings,
-            limiter,
+            rules,
             last_used: LastUsed::default(),
             confirmations: Confirmations::default(),
             seats: Arc::default(),
@@ -88,12 +93,28 @@ impl App {
         &self.0.engine
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.0.settings
+    /// Takes over what can change while the daemon runs. The proxies are fixed with the border,
+    /// and readiness belongs to the process: both stay. New budgets begin full.
+    pub fn reload(&self, new: Settings) {
+        let mut rules = self.0.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let old = &rules.settings;
+        let (proxies, readiness) = (old.proxies.clone(), old.readiness.clone());
+        if new.rates != old.rates {
+            rules.limiter = Arc::new(Limiter::new(&new.rates));
+        }
+        rules.settings = Arc::new(Settings { proxies, readiness, ..new });
     }
 
-    pub(crate) fn limiter(&self) -> &Limiter {
-        &self.0.limiter
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.rules().settings)
+    }
+
+    pub(crate) fn limiter(&self) -> Arc<Limiter> {
+        Arc::clone(&self.rules().limiter)
+    }
+
+    fn rules(&self) -> RwLockReadGuard<'_, Rules> {
+        self.0.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn last_used(&self) -> &LastUsed {
@@ -125,13 +146,13 @@ impl App {
 
     /// The URL of a path of this plane, as clients see it.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.0.settings.public_url)
+        format!("{}{path}", self.settings().public_url)
     }
 }
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("settings", &self.0.settings).finish_non_exhaustive()
+        f.debug_struct("App").field("settings", &self.settings()).finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecretMut as _, SecretBox};
 
 use crate::config::{Config, TlsFiles};
 use crate::operator::Plane;
-use crate::server::{CertificateError, pin};
+use crate::server::{CertificateError, Pin, pin};
 
 /// Bytes of the key under which secrets are sealed that must be read back.
 pub const SEALING_KEY_BYTES: usize = 32;
@@ -133,8 +133,14 @@ fn read_pin(path: PathBuf) -> Result<String, DataDirError> {
         std::fs::read(&path).map_err(|source| DataDirError::Read { path: path.clone(), source })?;
     let certificate = CertificateDer::from_pem_slice(&pem)
         .map_err(|source| DataDirError::Pem { path: path.clone(), source })?;
-    let pin = pin(&certificate).map_err(|source| DataDirError::Pin { path, source })?;
-    Ok(URL_SAFE_NO_PAD.encode(pin.as_bytes()))
+    pin(&certificate)
+        .map(|pin| invited_pin(&pin))
+        .map_err(|source| DataDirError::Pin { path, source })
+}
+
+/// Writes a pin as it stands in invitations.
+pub(crate) fn invited_pin(pin: &Pin) -> String {
+    URL_SAFE_NO_PAD.encode(pin.as_bytes())
 }
 
 /// Reads a sealing key; one of another length is refused.

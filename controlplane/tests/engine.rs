@@ -492,6 +492,17 @@ async fn a_store_that_fails_ends_the_writer_and_acknowledges_nothing() {
 }
 
 #[tokio::test]
+async fn only_a_writer_that_works_passes_by() {
+    let plane = Plane::with_org(memory()).await;
+
+    plane.engine.pass().await.unwrap();
+    plane.engine.stop().await;
+    plane.thread.join().unwrap();
+
+    assert!(matches!(plane.engine.pass().await, Err(Refused::Stopped)));
+}
+
+#[tokio::test]
 async fn losing_rights_is_told_to_whoever_holds_a_connection() {
     let plane = Plane::with_org(memory()).await;
     let (_, pair) = plane.furnished().await;

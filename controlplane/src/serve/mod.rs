@@ -29,14 +29,15 @@ use self::service_manager::ServiceManager;
 use crate::app::{self, App, Settings};
 use crate::chance::{Chance, OsChance};
 use crate::clock::SteadyClock;
-use crate::config::{Config, ConfigError, TlsFiles};
-use crate::data_dir::{DataDir, DataDirError, plane, read_sealing_key};
+use crate::config::{Config, ConfigError, Log, TlsFiles};
+use crate::data_dir::{DataDir, DataDirError, invited_pin, read_sealing_key};
 use crate::engine::{Engine, StartError, Stopped};
 use crate::http::Border;
 use crate::http::border::finish;
 use crate::http::problem::chain;
 use crate::metrics::{Metrics, MetricsError, Readiness};
-use crate::operator::route;
+use crate::operator::Plane;
+use crate::operator::route::{self, AskPlane};
 use crate::server::{
     Certificates, Limits, ListenError, Listener, Server, TlsError, TrustedProxies,
 };
@@ -121,6 +122,7 @@ struct Daemon {
     config: Config,
     log: LogControl,
     engine: Engine,
+    app: App,
     writer: JoinHandle<thread::Result<()>>,
     certificates: Vec<(TlsFiles, Arc<Certificates>)>,
     /// Servers and what keeps them going; all end when `stop` turns true.
@@ -137,31 +139,24 @@ impl Daemon {
         let sealing_key = data.sealing_key(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref());
         // Missing or damaged, it is to be known now, not when something has to be unsealed.
         read_sealing_key(&sealing_key)?;
-        let plane = plane(&config)?;
         let certificates = load_certificates(&config)?;
         let (engine, writer, clock) = start_engine(data.store()).await?;
-        let readiness = Readiness::default();
-
+        let app = App::new(engine.clone(), settings(&config));
+        let own = data.own_certificate(&config);
         let mut daemon = Daemon {
             writer: spawn_blocking(move || writer.join()),
             engine: engine.clone(),
+            app: app.clone(),
             tasks: JoinSet::new(),
             stop: watch::Sender::new(false),
             certificates,
             log,
             config,
         };
-        let settings = Settings {
-            public_url: daemon.config.public_url.clone(),
-            ttl: daemon.config.ttl,
-            allow_private: daemon.config.allow_private,
-            proxies: daemon.config.proxies.clone(),
-            rates: daemon.config.rates,
-            readiness,
-        };
+        let own = own.and_then(|own| daemon.certificates_of(&own));
         let border = Border::new(TrustedProxies::NONE, clock.clone(), &OsChance);
-        let public = app::router(App::new(engine.clone(), settings));
-        let control = finish(route::router(engine, plane), border);
+        let public = app::router(app.clone());
+        let control = finish(route::router(engine, ask_plane(app, own)), border);
         daemon.open(public, control, &metrics)?;
         daemon.keep_going(metrics, clock);
         Ok(daemon)
@@ -230,9 +225,9 @@ impl Daemon {
         match loaded.expect("reading a configuration does not panic") {
             Ok(new) => {
                 self.log.set(new.log);
-                self.config.log = new.log;
-                if new != self.config {
-                    tracing::warn!("only the log level was taken over; the rest needs a restart");
+                self.app.reload(settings(&new));
+                if !self.take_over(new) {
+                    tracing::warn!("some of what has changed needs a restart");
                 }
             }
             Err(error) => {
@@ -254,6 +249,22 @@ impl Daemon {
         tracing::info!("reloaded");
     }
 
+    /// Notes the configuration in force; says whether that is all of the new one.
+    fn take_over(&mut self, new: Config) -> bool {
+        let json = self.config.log.json;
+        let in_force = Config {
+            public_url: new.public_url.clone(),
+            ttl: new.ttl,
+            allow_private: new.allow_private,
+            rates: new.rates,
+            log: Log { json, ..new.log },
+            ..self.config.clone()
+        };
+        let is_all = in_force == new;
+        self.config = in_force;
+        is_all
+    }
+
     /// Lets requests finish, then has the writer end after everything that waits for it.
     async fn drain(mut self) -> Result<(), ServeError> {
         tracing::info!("stopping");
@@ -273,6 +284,27 @@ impl Daemon {
             Some(Stopped::StoreFailed) | None => Err(ServeError::StoreFailed),
         }
     }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        public_url: config.public_url.clone(),
+        ttl: config.ttl,
+        allow_private: config.allow_private,
+        proxies: config.proxies.clone(),
+        rates: config.rates,
+        readiness: Readiness::default(),
+    }
+}
+
+/// Tells how the plane is reached, with the pin of its `own` certificate as it is in use.
+fn ask_plane(app: App, own: Option<Arc<Certificates>>) -> AskPlane {
+    Arc::new(move || {
+        let settings = app.settings();
+        let pin = own.as_ref().and_then(|own| own.pin());
+        let pin = pin.map(|pin| invited_pin(&pin));
+        Plane { url: settings.public_url.to_string(), pin, ttl: settings.ttl }
+    })
 }
 
 fn load_certificates(config: &Config) -> Result<Vec<(TlsFiles, Arc<Certificates>)>, TlsError> {

@@ -3,12 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use postern_shared::token::Token;
 use tempfile::TempDir;
 
-use crate::plane::{Plane, program};
+use crate::plane::{Daemon, Plane, program};
 
 fn init(data: &Path, url: &str) -> Output {
     let mut command = program(&["init", "--json", "--org", "Example", "--admin", "a@example.org"]);
@@ -132,4 +132,39 @@ fn the_secret_of_the_first_key_is_nowhere_but_in_the_output() {
         let content = fs::read(&path).unwrap();
         assert!(!content.windows(4).any(|window| window == b"pok_"), "{}", path.display());
     }
+}
+
+#[test]
+fn invitations_carry_the_pin_of_the_certificate_that_init_made() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let made = init(&data, "https://localhost:8443");
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    let config = data.join("controlplane.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("127.0.0.1:8443", "127.0.0.1:0") + "log: {format: json}\n")
+        .unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = program(arguments);
+        command.arg("--config").arg(&config);
+        command
+    };
+    assert!(command(&["group", "add", "ssh"]).status().unwrap().success());
+    let invite = || {
+        let output = command(&["agent", "invite", "web-1", "--group", "ssh", "--json"]).output();
+        let told: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        told["invitation"].as_str().unwrap().to_owned()
+    };
+
+    let alone = invite();
+    let daemon = Daemon::ready(command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap());
+    let served = invite();
+
+    for invitation in [alone, served] {
+        let (url, rest) = invitation.split_once('#').unwrap();
+        let (token, pin) = rest.split_once('.').unwrap();
+        token.parse::<Token>().unwrap();
+        assert_eq!((url, pin), ("https://localhost:8443", made["pin"].as_str().unwrap()));
+    }
+    drop(daemon);
 }

@@ -95,6 +95,28 @@ fn a_bad_file_is_not_taken_over_by_a_reload_and_a_good_one_is() {
 }
 
 #[test]
+fn a_reload_takes_over_what_the_routes_decide_by() {
+    let (plane, manager) = (Plane::make(), Manager::listen());
+    let mut command = plane.program(&["serve"]);
+    command.env("NOTIFY_SOCKET", &manager.path);
+    let daemon = Daemon::ready(command.stderr(Stdio::piped()).spawn().unwrap());
+    let before = plane.json(&["pair", "add", "before"]);
+    let config = fs::read_to_string(plane.config()).unwrap();
+
+    let config = config.replace("http://127.0.0.1:1", "https://plane.example.org\nttl: 30m");
+    fs::write(plane.config(), config).unwrap();
+    signal(&daemon, Signal::HUP);
+    manager.wait_for("RELOADING=1");
+    manager.wait_for("READY=1");
+    let after = plane.json(&["pair", "add", "after"]);
+
+    let bookmark = |pair: &serde_json::Value| pair["bookmark"].as_str().unwrap().to_owned();
+    assert!(bookmark(&before).starts_with("http://127.0.0.1:1/b/pob_"));
+    assert!(bookmark(&after).starts_with("https://plane.example.org/b/pob_"));
+    assert_eq!((&before["ttl"], &after["ttl"]), (&86_400.into(), &1_800.into()));
+}
+
+#[test]
 fn a_store_that_fails_ends_the_daemon_with_its_own_code() {
     let plane = Plane::make();
     // The limit on file sizes makes writes fail, as a broken disk would; its signal is ignored.

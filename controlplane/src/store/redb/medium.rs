@@ -4,8 +4,6 @@
 //! schema, the epoch, the last revision and the high-water time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use postern_shared::ids::Epoch;
 use postern_shared::position::Revision;
@@ -261,17 +259,10 @@ fn open_database(
     backend: impl StorageBackend,
     cache_bytes: usize,
 ) -> Result<Database, OpenFailure> {
-    let is_repaired = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&is_repaired);
-    let database = Builder::new()
-        .set_cache_size(cache_bytes)
-        .set_check_integrity_on_open(true)
-        .set_repair_callback(move |_| seen.store(true, Ordering::Relaxed))
-        .create_with_backend(backend)?;
-    if is_repaired.load(Ordering::Relaxed) {
-        tracing::warn!("the store was not closed cleanly; it was checked and repaired");
-    }
-    Ok(database)
+    // The check is also the repair that is due after a crash, so it cannot tell whether one was.
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
+    Ok(builder.create_with_backend(backend)?)
 }
 
 fn begin_write(database: &Database) -> Result<WriteTransaction, BoxError> {
