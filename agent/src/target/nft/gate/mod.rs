@@ -232,7 +232,13 @@ impl GateTarget {
         let cuts = self.cuts();
         for (group, plan) in plans {
             let Some(observed) = self.observed.get_mut(group) else { continue };
-            plan.carry_out(observed);
+            if observed.is_empty() {
+                // Made in one go, since a first list may be long.
+                let added = plan.add.iter().chain(&plan.renew);
+                *observed = added.map(|(network, expiry)| (*network, *expiry)).collect();
+            } else {
+                plan.carry_out(observed);
+            }
             if cuts {
                 self.leavers.extend(plan.remove.keys());
             }

@@ -160,22 +160,21 @@ pub(super) fn compose(
     // A table gets the flag when it is made, or never.
     let recreate = wants_owner && !standing.owned && lacks_flags;
     let from_nothing = recreate || standing.table.is_none();
-    let changes = changes(situation, plans, lessons);
+    let mut changes = changes(situation, plans, lessons);
     let keys: BTreeSet<SetKey> = standing.sets.keys().chain(changes.keys()).copied().collect();
 
     let taken =
         if from_nothing { BTreeSet::new() } else { standing.junk.iter().cloned().collect() };
     let mut parts = Parts { taken, ..Parts::default() };
-    let none = Change::default();
     for key in keys {
-        let change = changes.get(&key).unwrap_or(&none);
+        let change = changes.remove(&key).unwrap_or_default();
         let existing = standing.sets.get(&key).copied();
         match existing.filter(|_| !from_nothing) {
             Some(state) => parts.change_set(situation, plans, lessons, key, state, change),
             None if recreate => {
-                parts.create_set(key, false, content(situation, plans, key, change));
+                parts.create_set(key, false, content(situation, plans, key, change.add));
             }
-            None => parts.create_set(key, false, change.add.clone()),
+            None => parts.create_set(key, false, change.add),
         }
     }
     parts.finish(situation, recreate)
@@ -216,12 +215,12 @@ fn changes(
     changes
 }
 
-/// All that a set is to hold afterwards.
+/// All that a set is to hold afterwards: what is added, and what stays.
 fn content(
     situation: Situation<'_>,
     plans: &BTreeMap<GroupId, Plan>,
     key: SetKey,
-    change: &Change,
+    mut content: Vec<(Network, Expiry)>,
 ) -> Vec<(Network, Expiry)> {
     let plan = plans.get(&key.group);
     let is_planned = |network: &Network| {
@@ -237,7 +236,8 @@ fn content(
                 && expiry.is_live_at(situation.now)
                 && !is_planned(network)
         });
-    kept.map(|(network, expiry)| (*network, *expiry)).chain(change.add.iter().copied()).collect()
+    content.extend(kept.map(|(network, expiry)| (*network, *expiry)));
+    content
 }
 
 /// The steps of a program by the place that they have in it.
@@ -279,7 +279,7 @@ impl Parts {
         lessons: &Lessons,
         key: SetKey,
         state: SetState,
-        change: &Change,
+        change: Change,
     ) {
         let name = key.name(state.twin);
         let len = (state.len + change.coming).saturating_sub(change.leaving);
@@ -291,7 +291,7 @@ impl Parts {
         let size = usize::try_from(state.size).unwrap_or(usize::MAX);
         let fits = |added: usize| state.len.saturating_add(added) <= size;
         if lessons.replace.contains(&key) || !fits(change.add.len()) {
-            let elements = content(situation, plans, key, change);
+            let elements = content(situation, plans, key, change.add);
             self.taken.insert(name.clone());
             self.old_sets.push(Step::DeleteSet(name));
             self.groups.insert(key.group);
@@ -301,17 +301,17 @@ impl Parts {
         self.sets.insert(key, SetState { len, ..state });
         let most = FLUSH_FROM <= change.remove.len() && state.len < 2 * change.remove.len();
         if most && fits(len) {
-            let elements = content(situation, plans, key, change);
+            let elements = content(situation, plans, key, change.add);
             self.removals.push(Step::FlushSet(name.clone()));
             self.additions.push(Step::AddElements { set: name, elements });
             return;
         }
         if !change.remove.is_empty() {
-            let networks = change.remove.clone();
-            self.removals.push(Step::RemoveElements { set: name.clone(), networks });
+            let (set, networks) = (name.clone(), change.remove);
+            self.removals.push(Step::RemoveElements { set, networks });
         }
         if !change.add.is_empty() {
-            self.additions.push(Step::AddElements { set: name, elements: change.add.clone() });
+            self.additions.push(Step::AddElements { set: name, elements: change.add });
         }
     }
 
