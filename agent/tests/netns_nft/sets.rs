@@ -139,7 +139,8 @@ async fn a_set_with_intervals_holds_the_disjoint_cover() {
     assert!(lab.reaches("10.1.9.9", PORT) && lab.reaches("10.1.2.9", PORT));
     assert!(!lab.reaches("10.2.0.1", PORT));
 
-    eventually("the widest closes", || !lab.reaches("10.1.9.9", PORT));
+    // The kernel's ticks may close an entry a few milliseconds early.
+    eventually("the widest closes", || !soon.is_live_at(now()) && !lab.reaches("10.1.9.9", PORT));
 
     for source in ["10.1.2.0", "10.1.2.3", "10.1.2.255", "2001:db8:1:7::1", "2001:db8:1::1"] {
         assert!(lab.reaches(source, PORT), "{source}");
