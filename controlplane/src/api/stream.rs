@@ -219,8 +219,8 @@ impl Follower {
             return false;
         }
         self.access.borrow_and_update();
-        let lost: Vec<GroupId> = self.moved.keys().copied().collect();
-        for group in lost {
+        let followed: Vec<GroupId> = self.have.keys().copied().collect();
+        for group in followed {
             if !self.reader.may_read(&state, group) {
                 self.withdraw(group);
             }

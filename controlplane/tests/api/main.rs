@@ -9,5 +9,6 @@ mod canary;
 mod compat;
 mod lists;
 mod objects;
+mod paths;
 mod streams;
 mod world;

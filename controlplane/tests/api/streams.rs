@@ -124,6 +124,13 @@ async fn groups_of_others_are_withdrawn_like_groups_that_never_were() {
     }
     assert_eq!(withdrawn, [other, foreign, never].into_iter().collect());
 
+    let key = plane.world.key(plane.org).await;
+    let mut events_of_key =
+        plane.world.holder(&key, OFFICE).stream(&[foreign.to_string(), never.to_string()]).await;
+    for _ in 0..2 {
+        let StreamEvent::Withdrawn(_) = events_of_key.event().await else { panic!() };
+    }
+
     // And they stay silent: what happens there is not for this follower.
     plane.world.network(foreign_org, foreign, "203.0.113.0/24").await;
     plane.world.network(plane.org, other, "203.0.113.0/24").await;
@@ -154,11 +161,30 @@ async fn losing_a_group_withdraws_it_and_leaves_the_others() {
     plane.world.network(plane.org, plane.group, "203.0.113.0/24").await;
     let StreamEvent::Delta(delta) = events.event().await else { panic!() };
     assert_eq!(delta.group, plane.group);
+}
 
-    let delete = Command::DeleteGroup { org: plane.org, group: plane.group, expected: None };
-    plane.world.order(delete).await;
-    let StreamEvent::Withdrawn(gone) = events.event().await else { panic!() };
-    assert_eq!(gone.group, plane.group);
+#[tokio::test]
+async fn groups_that_are_deleted_are_withdrawn() {
+    // Many, since the end of a group's feed and the loss of the right come one after the other,
+    // and whichever is seen first must be told.
+    const GROUPS: usize = 40;
+    let plane = followed().await;
+    let key = plane.world.key(plane.org).await;
+    let mut groups = Vec::new();
+    for _ in 0..GROUPS {
+        groups.push(plane.world.group(plane.org).await);
+    }
+    let follow: Vec<String> = groups.iter().map(GroupId::to_string).collect();
+    let mut events = plane.world.holder(&key, OFFICE).stream(&follow).await;
+    for _ in 0..GROUPS {
+        events.event().await;
+    }
+
+    for group in groups {
+        plane.world.order(Command::DeleteGroup { org: plane.org, group, expected: None }).await;
+        let StreamEvent::Withdrawn(gone) = events.event().await else { panic!() };
+        assert_eq!(gone.group, group);
+    }
 }
 
 #[tokio::test]
