@@ -14,6 +14,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 pub(crate) use self::answer::{Office, shown};
 pub(crate) use self::session::followed;
@@ -30,7 +31,7 @@ use crate::disk;
 use crate::firewalls::Firewalls;
 use crate::lists::Lists;
 use crate::lock::{self, LockError};
-use crate::status::Board;
+use crate::status::{Board, TargetNotes, TargetState};
 
 /// How often the daemon looks after itself where no watchdog asks for more.
 const TICK: Duration = Duration::from_secs(10);
@@ -38,6 +39,11 @@ const TICK: Duration = Duration::from_secs(10);
 const PASS_MAX: Duration = Duration::from_secs(180);
 /// A gap of this much between the clocks means that the machine was suspended.
 const SUSPENDED_MIN: Duration = Duration::from_secs(1);
+/// How long the start of the machine may be held up by first passes; less than the service
+/// manager's patience.
+const FIRST_PASSES_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether they are done.
+const FIRST_PASSES_LOOK: Duration = Duration::from_millis(5);
 /// Reloads that wait; an operator who asks more often is told to wait.
 const RELOADS_MAX: usize = 4;
 
@@ -99,9 +105,15 @@ pub(crate) async fn run<F: Firewalls>(
     let mut tick = tokio::time::interval(
         sd_notify::watchdog_enabled().map_or(TICK, |limit| (limit / 2).min(TICK)),
     );
-    tell_manager(&[NotifyState::Ready]);
+    let board = Arc::clone(&daemon.parts.board);
+    let mut ready = std::pin::pin!(timeout(FIRST_PASSES_MAX, first_passes(&board)));
+    let mut is_ready = false;
     loop {
         tokio::select! {
+            _ = &mut ready, if !is_ready => {
+                is_ready = true;
+                tell_manager(&[NotifyState::Ready]);
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => drop(daemon.reload().await),
@@ -128,6 +140,17 @@ pub(crate) async fn run<F: Firewalls>(
     tell_manager(&[NotifyState::Stopping]);
     tracing::info!("stopping; what is open stays open until its deadline");
     Ok(())
+}
+
+/// Waits until every target was looked at once: what is on the disk is then in the kernel, and the
+/// network may come up.
+async fn first_passes(board: &Board) {
+    let is_done = |notes: &TargetNotes| {
+        notes.status.passed_at.is_some() || notes.status.state == TargetState::Failing
+    };
+    while !board.read().targets.values().all(is_done) {
+        tokio::time::sleep(FIRST_PASSES_LOOK).await;
+    }
 }
 
 struct Daemon<F> {

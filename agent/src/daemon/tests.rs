@@ -246,3 +246,23 @@ async fn without_a_credential_it_says_what_to_do() {
 
     assert!(error.to_string().contains("postern-agent enroll"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_service_manager_hears_ready_when_every_target_was_looked_at() {
+    let board = Board::new("https://plane.example".to_owned(), Timestamp::EPOCH);
+    let note = |name: &str, change: fn(&mut TargetNotes)| {
+        board.write(|notes| {
+            let target = notes.targets.entry(name.to_owned());
+            change(target.or_insert_with(|| TargetNotes::new(name, "none", Vec::new())));
+        });
+    };
+    note("gate", |_| {});
+    note("sets", |_| {});
+    let is_ready = || async { timeout(Duration::from_secs(1), first_passes(&board)).await.is_ok() };
+
+    assert!(!is_ready().await);
+    note("gate", |target| target.status.passed_at = Some(Timestamp::EPOCH));
+    assert!(!is_ready().await);
+    note("sets", |target| target.status.state = TargetState::Failing);
+    assert!(is_ready().await);
+}
