@@ -10,7 +10,7 @@ use axum::routing::{post, put};
 use postern_shared::ids::{AgentId, EnrolmentId, GroupId, PairId};
 use postern_shared::token::TokenKind;
 use postern_shared::wire::v1::{
-    AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, FieldError, Receipts,
+    AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, FieldError, Receipt, Receipts,
 };
 
 use super::auth::{AgentAccess, identify, unauthorized};
@@ -20,6 +20,7 @@ use crate::domain::Rejection;
 use crate::domain::{Actor, Agent, Command, Label, Order, Pair, Secret, State as Orgs, TextError};
 use crate::engine::Refused;
 use crate::http::json::StrictJson;
+use crate::http::limit::{Caller, Tier};
 use crate::http::{Answer, ApiError};
 use crate::server::ClientAddress;
 
@@ -158,11 +159,21 @@ async fn report(
         board.note(caller.agent, receipts, now)
     };
     app.engine().board_changed();
+    record(&app, caller, failed).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Records failures for the audit, as far as the agent's budget of writes goes: one that flaps
+/// must not fill the disk.
+async fn record(app: &App, caller: AgentAccess, failed: Vec<Receipt>) -> Result<(), ApiError> {
     for receipt in failed.into_iter().take(RECORDED_MAX) {
-        let target: Label = receipt
-            .target
-            .parse()
-            .map_err(|error: TextError| ApiError::field("/receipts", error.to_string()))?;
+        let budget = Caller::record(caller.agent.as_bytes());
+        if app.limiter().take(Tier::Write, budget, app.engine().now()).is_err() {
+            break;
+        }
+        let target = receipt.target.parse();
+        let target =
+            target.map_err(|error: TextError| ApiError::field("/receipts", error.to_string()))?;
         let command = Command::NoteFailedReceipt {
             agent: caller.agent,
             target,
@@ -173,7 +184,7 @@ async fn report(
         let order = Order { actor, source: Some(caller.address), command };
         app.engine().submit(order).await.map_err(refused)?;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 fn given_groups(app: &App, caller: AgentAccess) -> Result<BTreeSet<GroupId>, ApiError> {

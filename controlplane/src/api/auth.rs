@@ -162,18 +162,20 @@ fn bearer(headers: &HeaderMap) -> Option<Token> {
     secret.trim().parse().ok()
 }
 
-/// Takes a request from the budgets of its key and its source. An agent has only its own: it
-/// works from one place, and a hundred of them may share an address.
+/// Takes a request from the budgets of its key and its source. An agent has only its own, since
+/// a hundred of them may share an address, and only that of reads: what it says stays in memory.
 fn charge(app: &App, method: &Method, access: Access, now: Timestamp) -> Result<Budget, ApiError> {
-    let tier = if method.is_safe() { Tier::Read } else { Tier::Write };
-    let record = match access.credential {
+    let limiter = app.limiter();
+    match access.credential {
         Credential::Key(_, id) => {
-            app.limiter().take(tier, Caller::source(access.address), now)?;
-            Caller::record(id.as_bytes())
+            let tier = if method.is_safe() { Tier::Read } else { Tier::Write };
+            limiter.take(tier, Caller::source(access.address), now)?;
+            Ok(limiter.take(tier, Caller::record(id.as_bytes()), now)?)
         }
-        Credential::Agent(_, id) => Caller::record(id.as_bytes()),
-    };
-    Ok(app.limiter().take(tier, record, now)?)
+        Credential::Agent(_, id) => {
+            Ok(limiter.take(Tier::Read, Caller::record(id.as_bytes()), now)?)
+        }
+    }
 }
 
 impl<R> Holder<R> {

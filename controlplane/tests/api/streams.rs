@@ -1,22 +1,25 @@
 //! `/stream`: what leads a follower on, and when it is cut off.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use postern_controlplane::app::Settings;
 use postern_controlplane::domain::{Command, MemberKind};
+use postern_controlplane::http::limit::{Budget, RateLimits};
 use postern_shared::ids::{GroupId, OrgId};
 use postern_shared::position::{Position, Revision};
 use postern_shared::scope::Scope;
 use postern_shared::time::Expiry;
 use postern_shared::wire::v1::{Snapshot, StreamEvent};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::agents::{Agent, HOST, enrol};
-use crate::world::{Events, NewPair, OFFICE, Said, World, problem, unplugged, within};
+use crate::world::{Events, NewPair, OFFICE, Said, World, problem, settings, unplugged, within};
 
 /// An org with a group, a pair in it, and an agent that follows it from [`HOST`].
 struct Followed {
@@ -28,7 +31,10 @@ struct Followed {
 }
 
 async fn followed() -> Followed {
-    let world = World::start();
+    followed_on(World::start()).await
+}
+
+async fn followed_on(world: World) -> Followed {
     let org = world.org("acme").await;
     let group = world.group(org).await;
     let pair = world.pair(org, 3_600).await;
@@ -356,4 +362,38 @@ async fn receipts_that_say_no_are_recorded_once() {
         records.push(second - first < commits().await - second);
     }
     assert_eq!(records, [true, false, false, true]);
+    assert!(host.get("/api/v1/account").await.status() == 403, "an agent is no key");
+}
+
+#[tokio::test]
+async fn an_agent_that_flaps_fills_no_disk_and_is_still_heard() {
+    let writes = Budget::per_minute(NonZeroU32::new(2).unwrap());
+    let rates = RateLimits { writes, ..RateLimits::DEFAULT };
+    let plane = followed_on(World::with(Settings { rates, ..settings() })).await;
+    let host = plane.world.holder(&plane.agent.token, HOST);
+    let (_, snapshot) = plane.opened().await;
+    let names = ["a", "b", "c", "d"];
+    let target = |name| json!({ "name": name, "kind": "nftables", "groups": [plane.group] });
+    let targets: Vec<Value> = names.into_iter().map(target).collect();
+    let update = json!({ "host": "web-1", "version": "1", "targets": targets });
+    host.json(Method::PUT, "/api/v1/agents/self", &update).await;
+    let commits = async || {
+        plane.world.group(plane.org).await;
+        plane.world.engine.state().org(plane.org).unwrap().revision.0
+    };
+
+    let mut records = Vec::new();
+    for name in names {
+        let receipt = json!({ "receipts": [{ "target": name, "group": plane.group,
+            "epoch": snapshot.epoch, "revision": snapshot.revision, "digest": snapshot.digest,
+            "state": "failed", "entries": 0 }] });
+        let (first, second) = (commits().await, commits().await);
+        let noted = host.json(Method::POST, "/api/v1/agents/self/receipts", &receipt).await;
+        assert_eq!(noted.status(), 204);
+        records.push(second - first < commits().await - second);
+    }
+
+    assert_eq!(records, [true, true, false, false]);
+    let board = plane.world.engine.board();
+    assert_eq!(board.agent(plane.agent.answer.agent).unwrap().receipts.len(), 4);
 }
