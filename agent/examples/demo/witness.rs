@@ -24,8 +24,10 @@ const ANSWER_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 /// Once connected, the service only has to be given the processor.
 const GREETING_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 const PAUSE: Duration = Duration::from_millis(2);
-/// An address without an answer for this long is shut out, however busy the machine.
+/// An address without an answer for this long, and to so many knocks, is shut out: a witness that
+/// was not given the processor for a while has seen nothing.
 const SILENCE: Duration = Duration::from_millis(300);
+const UNANSWERED: u32 = 20;
 
 /// Someone at one of the laptop's addresses who never stops knocking.
 #[derive(Debug)]
@@ -138,15 +140,17 @@ pub(crate) fn knock(source: Ipv4Addr, host: Ipv4Addr) -> Result<()> {
     let target = SocketAddrV4::new(host, PORT);
     let mut output = std::io::stdout();
     let mut is_open = None;
-    let (mut last_answer, mut silent_since) = (UNIX_EPOCH, Instant::now());
+    let (mut last_answer, mut silent_since, mut unanswered) = (UNIX_EPOCH, Instant::now(), 0);
     loop {
         let answered = answers(source, target)?;
         if answered {
-            (last_answer, silent_since) = (SystemTime::now(), Instant::now());
+            (last_answer, silent_since, unanswered) = (SystemTime::now(), Instant::now(), 0);
+        } else {
+            unanswered += 1;
         }
         let report = match is_open {
             None | Some(false) if answered => Some(Report::Open(last_answer)),
-            None | Some(true) if silent_since.elapsed() > SILENCE => {
+            None | Some(true) if unanswered > UNANSWERED && silent_since.elapsed() > SILENCE => {
                 Some(Report::Closed(last_answer))
             }
             _ => None,
