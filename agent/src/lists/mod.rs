@@ -1,19 +1,23 @@
 //! The lists of all followed groups: as the control plane said them, and as this host takes them.
 
+mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use postern_shared::follow::{Change, Follower, PlaneClock, Rejected, Restored};
+use postern_shared::follow::{Change, Follower, PlaneClock, Rejected};
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan, Scope, plan};
 use postern_shared::policy::{Accepted, LocalPolicy, Match};
 use postern_shared::position::{Follow, Position};
-use postern_shared::time::{Expiry, Timestamp};
-use postern_shared::wire::v1::{Entry, Snapshot, StreamEvent};
+use postern_shared::time::Timestamp;
+use postern_shared::wire::v1::StreamEvent;
 use tokio::sync::Notify;
+
+pub(crate) use self::saved::Saved;
 
 use crate::clock::Clock;
 use crate::reconcile::{Inbox, Pending};
@@ -75,15 +79,6 @@ pub(crate) struct Standing {
     pub(crate) held_count: usize,
 }
 
-/// What is kept of a group on the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Saved {
-    /// Its list, and entries that the brake holds beyond it, all in the plane's time.
-    List { snapshot: Snapshot, held: Vec<Entry> },
-    /// The plane took it away.
-    Withdrawn,
-}
-
 impl Lists {
     /// Makes lists of which none has come yet.
     pub(crate) fn new(groups: &BTreeSet<GroupId>, policy: LocalPolicy, now: Timestamp) -> Lists {
@@ -123,44 +118,6 @@ impl Lists {
     /// Tells `inbox` of every change of these groups from now on.
     pub(crate) fn subscribe(&self, groups: &[GroupId], inbox: Arc<Inbox>) {
         self.lock().inboxes.push((groups.iter().copied().collect(), inbox));
-    }
-
-    /// Takes what an earlier run saved. `elapsed` is the time since, where it is known.
-    pub(crate) fn restore(
-        &self,
-        group: GroupId,
-        saved: Saved,
-        elapsed: Option<Duration>,
-        now: Timestamp,
-    ) -> Result<(), Rejected> {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let Some(present) = state.groups.get_mut(&group) else { return Ok(()) };
-        if present.list != ListState::Missing {
-            return Ok(());
-        }
-        match saved {
-            Saved::Withdrawn => present.list = ListState::Withdrawn,
-            Saved::List { snapshot, held } => {
-                let Restored { follower, clock, list, heard } =
-                    Follower::restore(&snapshot, elapsed, now)?;
-                if let Some(clock) = clock {
-                    // The union first: so that what the brake holds stays held.
-                    let local =
-                        |entry: &Entry| (entry.cidr, clock.expiry_to_local(entry.expires_at));
-                    let mut union = list.clone();
-                    union.extend(held.iter().map(local));
-                    drop(present.accepted.take_list(&union, heard, now));
-                    state.clock.get_or_insert(clock);
-                }
-                drop(present.accepted.take_list(&list, heard, now));
-                (present.follower, present.list, present.heard) =
-                    (follower, ListState::Cached, heard);
-            }
-        }
-        state.touch_all(group);
-        self.changed.notify_one();
-        Ok(())
     }
 
     /// What to ask the control plane for.
@@ -322,49 +279,6 @@ impl Lists {
         state.groups.values().filter_map(next).min()
     }
 
-    /// Waits until there is something that is not on the disk.
-    pub(crate) async fn unsaved(&self) {
-        self.unsaved.notified().await;
-    }
-
-    /// Lets [`Lists::unsaved`] resolve again, after what could not be saved.
-    pub(crate) fn ring_unsaved(&self) {
-        self.unsaved.notify_one();
-    }
-
-    /// What is to go to the disk, one group a call: what changed, or with `anyway` whatever there
-    /// is behind `after`.
-    pub(crate) fn take_unsaved(
-        &self,
-        after: Option<GroupId>,
-        anyway: bool,
-        now: Timestamp,
-    ) -> Option<(GroupId, Saved)> {
-        let mut state = self.lock();
-        let plane = state.clock;
-        let behind = |id: &GroupId| after.is_none_or(|after| after < *id);
-        for (id, group) in state.groups.iter_mut().filter(|(id, _)| behind(id)) {
-            if !std::mem::take(&mut group.is_unsaved) && !anyway {
-                continue;
-            }
-            if group.list == ListState::Withdrawn {
-                return Some((*id, Saved::Withdrawn));
-            }
-            let Some(clock) = plane else { continue };
-            if let Some(snapshot) = group.follower.save(clock.to_plane(now)) {
-                return Some((*id, Saved::List { held: group.held(clock, now), snapshot }));
-            }
-        }
-        None
-    }
-
-    /// Notes that a group's list could not be saved.
-    pub(crate) fn not_saved(&self, group: GroupId) {
-        if let Some(group) = self.lock().groups.get_mut(&group) {
-            group.is_unsaved = true;
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the lock")
     }
@@ -450,20 +364,6 @@ impl Group {
             heard: now,
             is_unsaved: false,
         }
-    }
-
-    /// What is open because the brake holds it, in the plane's time.
-    fn held(&self, clock: PlaneClock, now: Timestamp) -> Vec<Entry> {
-        if self.accepted.findings().held_count == 0 {
-            return Vec::new();
-        }
-        let listed = self.follower.list(clock).unwrap_or_default();
-        let unlisted = |(network, _): &(Network, Expiry)| !listed.contains_key(network);
-        let entry = |(cidr, expiry): (Network, Expiry)| {
-            let expires_at = expiry.deadline().map(|deadline| clock.to_plane(deadline)).into();
-            Entry { cidr, expires_at }
-        };
-        self.accepted.in_force().live_at(now).filter(unlisted).map(entry).collect()
     }
 }
 
