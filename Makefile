@@ -48,7 +48,8 @@ check: ## Runs formatter, lints, documentation, dependency, script and unit chec
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
 	@.ci/prerequisites build netns
-	$(RUNNER)='$(NETNS)' cargo bench --locked --package postern-agent --bench postern
+	cargo build --locked --release --package postern-controlplane --package postern-agent --bins
+	cargo bench --locked --package postern-agent --bench postern
 
 install: ## Installs the release build and its units below $(DESTDIR)$(PREFIX); see README.md
 	@test -x target/release/postern-agent -a -x target/release/postern-controlplane || \
