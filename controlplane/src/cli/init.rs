@@ -44,6 +44,8 @@ pub(super) enum InitError {
     Exists(PathBuf),
     #[error("{} exists already with other content; give it with --config", .0.display())]
     ConfigExists(PathBuf),
+    #[error("{} cannot be written into a configuration; choose a path in UTF-8", .0.display())]
+    NotText(PathBuf),
     #[error("another `init` works on {}", .0.display())]
     Busy(PathBuf),
     #[error(transparent)]
@@ -107,7 +109,8 @@ fn configuration(arguments: &Init) -> Result<(PathBuf, Option<String>, Config), 
     };
     let data_dir = std::path::absolute(data_dir).map_err(failed("find", data_dir))?;
     let path = data_dir.join("controlplane.yaml");
-    let text = config_text(&data_dir, &arguments.public_url);
+    let text = config_text(&data_dir, &arguments.public_url)
+        .ok_or_else(|| InitError::NotText(data_dir.clone()))?;
     let config = Config::parse(&text, &data_dir)
         .map_err(|mistakes| ConfigError::Mistakes { path: path.clone(), mistakes })?;
     match fs::read_to_string(&path) {
@@ -119,14 +122,18 @@ fn configuration(arguments: &Init) -> Result<(PathBuf, Option<String>, Config), 
     }
 }
 
-/// Writes a configuration for a plane in `data_dir` that is reached under `url`.
-fn config_text(data_dir: &Path, url: &PublicUrl) -> String {
+/// Writes a configuration for a plane in `data_dir` that is reached under `url`. `None` where the
+/// path is no text.
+fn config_text(data_dir: &Path, url: &PublicUrl) -> Option<String> {
     let address = if url.is_here() { "127.0.0.1" } else { "[::]" };
     // A JSON string is a YAML string, whatever is in it.
-    let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
-    format!(
+    let quoted = |path: &Path| path.to_str().map(|path| serde_json::Value::from(path).to_string());
+    let directory = quoted(data_dir)?;
+    let (certificate, key) =
+        (quoted(&data_dir.join("tls.crt"))?, quoted(&data_dir.join("tls.key"))?);
+    Some(format!(
         "# Written by `postern-controlplane init`; examples/controlplane.yaml explains every key.\n\
-         data_dir: {data_dir}\n\
+         data_dir: {directory}\n\
          public_url: {url}\n\
          listen:\n\
          \x20 - address: \"{address}:{port}\"\n\
@@ -134,11 +141,8 @@ fn config_text(data_dir: &Path, url: &PublicUrl) -> String {
          \x20     # Made by `init`; agents know it by its pin, which stands in their invitation.\n\
          \x20     certificate: {certificate}\n\
          \x20     key: {key}\n",
-        data_dir = quoted(data_dir),
         port = url.port(),
-        certificate = quoted(&data_dir.join("tls.crt")),
-        key = quoted(&data_dir.join("tls.key")),
-    )
+    ))
 }
 
 /// Makes the data directory, or takes one that is there; answers to whom it belongs.

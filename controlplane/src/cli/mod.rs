@@ -1,6 +1,7 @@
 //! The command line: reads what is asked for, has it done, prints what became of it.
 
 mod arguments;
+mod desk;
 mod init;
 mod output;
 mod qr;
@@ -12,24 +13,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use postern_shared::ids::{AgentId, KeyId, MemberId};
-use postern_shared::network::Network;
-use postern_shared::time::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
 use self::arguments::{
     AgentCommand, Arguments, Common, GroupCommand, KeyCommand, NewMember, PairCommand, Program,
 };
+use self::desk::Desk;
 use self::init::InitError;
 use self::output::{Output, Shape};
-use self::way::{AskError, UnreachableError, Way};
+use self::way::{AskError, UnreachableError};
 use crate::config::{Config, ConfigError};
 use crate::http::problem::chain;
-use crate::operator::{
-    AgentView, Answer, GroupList, MemberAsked, MemberView, Operation, Page, Reference, Reply,
-    Request,
-};
+use crate::operator::{Answer, MemberAsked, Operation};
 use crate::serve::{self, ServeError};
 
 /// What a run ends with when something is wrong; the codes stand in `--help`.
@@ -45,6 +41,8 @@ enum Failure {
     Unreachable(#[from] UnreachableError),
     #[error(transparent)]
     Ask(#[from] AskError),
+    #[error("cannot start")]
+    System(#[source] std::io::Error),
     #[error("cannot write what became of it; it was done")]
     Output(#[from] std::io::Error),
     #[error("the daemon answered something else than was asked; is it of another version?")]
@@ -101,14 +99,7 @@ fn key(command: KeyCommand, output: &Output) -> Result<(), Failure> {
             once(common, operation, output)
         }
         KeyCommand::List { all, common } => session(common, async |desk| {
-            let page = async |after: Option<KeyId>| match desk
-                .ask(Operation::ListKeys { all, after })
-                .await?
-            {
-                Reply { answer: Answer::Keys(page), as_of } => Ok((page, as_of)),
-                Reply { .. } => Err(Failure::Mismatch),
-            };
-            let (keys, as_of) = everything(page).await?;
+            let (keys, as_of) = desk.keys(all).await?;
             Ok(output.list(&keys, |keys| show::keys(keys, as_of))?)
         }),
         KeyCommand::Revoke { key, common } => once(common, Operation::RevokeKey { key }, output),
@@ -123,12 +114,7 @@ fn pair(command: PairCommand, output: &Output) -> Result<(), Failure> {
             once_in(common, operation, output, shape)
         }
         PairCommand::List { common } => session(common, async |desk| {
-            let page =
-                async |after: Option<u64>| match desk.ask(Operation::ListPairs { after }).await? {
-                    Reply { answer: Answer::Pairs(page), as_of } => Ok((page, as_of)),
-                    Reply { .. } => Err(Failure::Mismatch),
-                };
-            let (pairs, as_of) = everything(page).await?;
+            let (pairs, as_of) = desk.pairs().await?;
             Ok(output.list(&pairs, |pairs| show::pairs(pairs, as_of))?)
         }),
         PairCommand::Remove { pair, common } => {
@@ -143,16 +129,11 @@ fn group(command: GroupCommand, output: &Output) -> Result<(), Failure> {
             once(common, Operation::AddGroup { name, ttl }, output)
         }
         GroupCommand::List { common } => session(common, async |desk| {
-            let page =
-                async |after: Option<u64>| match desk.ask(Operation::ListGroups { after }).await? {
-                    Reply { answer: Answer::Groups(page), as_of } => Ok((page, as_of)),
-                    Reply { .. } => Err(Failure::Mismatch),
-                };
-            let (groups, _) = everything(page).await?;
+            let (groups, _) = desk.groups().await?;
             Ok(output.list(&groups, show::groups)?)
         }),
         GroupCommand::Show { group, common } => session(common, async |desk| {
-            let (list, members, as_of) = desk.show(&group).await?;
+            let (list, members, as_of) = desk.group(&group).await?;
             Ok(output.group(&list, &members, as_of)?)
         }),
         GroupCommand::Remove { group, common } => {
@@ -174,14 +155,7 @@ fn agent(command: AgentCommand, output: &Output) -> Result<(), Failure> {
             once(common, Operation::InviteAgent { name, groups, lifetime: valid }, output)
         }
         AgentCommand::List { all, common } => session(common, async |desk| {
-            let page = async |after: Option<AgentId>| match desk
-                .ask(Operation::ListAgents { all, after })
-                .await?
-            {
-                Reply { answer: Answer::Agents(page), as_of } => Ok((page, as_of)),
-                Reply { .. } => Err(Failure::Mismatch),
-            };
-            let (agents, as_of) = everything::<AgentView, _>(page).await?;
+            let (agents, as_of) = desk.agents(all).await?;
             Ok(output.list(&agents, |agents| show::agents(agents, as_of))?)
         }),
         AgentCommand::SetGroups { agent, groups, common } => {
@@ -199,65 +173,6 @@ fn asked(member: NewMember) -> MemberAsked {
         (Some(pair), _, _) => MemberAsked::Pair(pair),
         (None, Some(network), Some(note)) => MemberAsked::Network { network, note },
         (None, _, _) => unreachable!("the command line requires a pair, or a network and a note"),
-    }
-}
-
-/// One run's way to the operations.
-struct Desk {
-    way: Way,
-    config: Config,
-    org: Option<Reference>,
-}
-
-impl Desk {
-    async fn ask(&self, operation: Operation) -> Result<Reply, AskError> {
-        let request = Request { org: self.org.clone(), operation };
-        self.way.ask(&self.config, &request).await
-    }
-
-    /// Reads a group with all that it allows, and all its members.
-    async fn show(
-        &self,
-        group: &Reference,
-    ) -> Result<(GroupList, Vec<MemberView>, Timestamp), Failure> {
-        let (mut first, mut as_of) = (None, Timestamp::EPOCH);
-        let (entries, _) = everything(async |after: Option<Network>| {
-            match self.ask(Operation::ShowGroup { group: group.clone(), after }).await? {
-                Reply { answer: Answer::Group(mut list), as_of: time } => {
-                    let page = std::mem::replace(&mut list.allowed, Page::empty());
-                    first.get_or_insert(list);
-                    as_of = time;
-                    Ok((page, time))
-                }
-                Reply { .. } => Err(Failure::Mismatch),
-            }
-        })
-        .await?;
-        let (members, _) = everything(async |after: Option<MemberId>| {
-            match self.ask(Operation::ListMembers { group: group.clone(), after }).await? {
-                Reply { answer: Answer::Members(page), as_of } => Ok((page, as_of)),
-                Reply { .. } => Err(Failure::Mismatch),
-            }
-        })
-        .await?;
-        let mut list = first.ok_or(Failure::Mismatch)?;
-        list.allowed.items = entries;
-        Ok((list, members, as_of))
-    }
-}
-
-/// Asks for one page after the other; answers all items and the time of the last page.
-async fn everything<T, C>(
-    mut page: impl AsyncFnMut(Option<C>) -> Result<(Page<T, C>, Timestamp), Failure>,
-) -> Result<(Vec<T>, Timestamp), Failure> {
-    let (mut items, mut after) = (Vec::new(), None);
-    loop {
-        let (next, as_of) = page(after).await?;
-        items.extend(next.items);
-        after = next.next;
-        if after.is_none() {
-            return Ok((items, as_of));
-        }
     }
 }
 
@@ -285,15 +200,15 @@ fn session(
 ) -> Result<(), Failure> {
     let config = Config::load(&common.configured.config)?;
     runtime()?.block_on(async {
-        let desk = Desk { way: Way::find(&config).await?, config, org: common.org };
+        let desk = Desk::open(config, common.org).await?;
         let worked = work(&desk).await;
-        desk.way.close().await;
+        desk.close().await;
         worked
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::System)
 }
 
 impl Failure {
@@ -307,6 +222,7 @@ impl Failure {
             | Failure::Config(_)
             | Failure::Init(_)
             | Failure::Serve(_)
+            | Failure::System(_)
             | Failure::Output(_)
             | Failure::Mismatch => 1,
         }
@@ -333,6 +249,7 @@ impl Failure {
             | Failure::Unreachable(_)
             | Failure::Init(_)
             | Failure::Serve(_)
+            | Failure::System(_)
             | Failure::Output(_)
             | Failure::Mismatch => json!({"detail": chain(self)}),
         };
