@@ -65,7 +65,7 @@ impl Output {
 
     /// Prints what became of one operation.
     pub(super) fn reply(&self, reply: &Reply, shape: Shape) -> io::Result<()> {
-        if self.json { print_json(&content(&reply.answer)?) } else { print(&text(reply, shape)?) }
+        if self.json { print_json(&content(&reply.answer)?) } else { print(&text(reply, shape)) }
     }
 
     /// Prints what `init` made, and what to do next.
@@ -112,14 +112,14 @@ impl Output {
     }
 }
 
-fn text(reply: &Reply, shape: Shape) -> io::Result<String> {
+fn text(reply: &Reply, shape: Shape) -> String {
     let now = reply.as_of;
-    Ok(match &reply.answer {
+    match &reply.answer {
         Answer::KeyMinted(minted) => format!(
             "Key {} ({}), works from {}, ends {}.\nIts secret, shown only now:\n\n    {}\n",
             show::escaped(minted.key.name.as_str()),
             minted.key.id,
-            show::origins(&minted.key.origins),
+            show::escaped(&show::origins(&minted.key.origins)),
             show::expiry(minted.key.expires_at, now),
             secret(&minted.secret),
         ),
@@ -127,7 +127,7 @@ fn text(reply: &Reply, shape: Shape) -> io::Result<String> {
             let (pair, bookmark) = (&added.pair.pair, secret(&added.bookmark));
             let drawn = match shape {
                 Shape::Plain => String::new(),
-                Shape::WithQr => format!("\n{}", drawn(bookmark)?),
+                Shape::WithQr => format!("\n{}", drawn(bookmark)),
             };
             format!(
                 "Pair {}, {} ({}).\nIts secrets, shown only now:\n\n    bookmark    {bookmark}\n    \
@@ -170,12 +170,16 @@ fn text(reply: &Reply, shape: Shape) -> io::Result<String> {
         Answer::Group(list) => show::group(list, &[], now),
         Answer::Members(page) => show::members(&page.items, now),
         Answer::Agents(page) => show::agents(&page.items, now),
-    })
+    }
 }
 
-fn drawn(text: &str) -> io::Result<String> {
-    let drawn = qr::draw(text).map_err(io::Error::other)?;
-    Ok(if io::stdout().is_terminal() { qr::coloured(&drawn) } else { drawn })
+fn drawn(text: &str) -> String {
+    match qr::draw(text) {
+        Ok(drawn) if io::stdout().is_terminal() => qr::coloured(&drawn),
+        Ok(drawn) => drawn,
+        // No reason to keep the text itself back: it is told only now.
+        Err(error) => format!("No QR code can be drawn of it: {error}.\n"),
+    }
 }
 
 /// The one place where a secret turns into text that is printed.
