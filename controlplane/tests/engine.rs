@@ -351,6 +351,56 @@ async fn a_restored_store_begins_a_new_epoch_and_its_followers_begin_anew() {
 }
 
 #[tokio::test]
+async fn a_new_epoch_wakes_whoever_follows() {
+    let plane = Plane::with_org(memory()).await;
+    let (group, pair) = plane.furnished().await;
+    let mut moved = plane.engine.feed().subscribe(&plane.engine.state(), group).unwrap();
+    let mut follower = Follower::of(group);
+    plane.ask(plane.report(pair, "203.0.113.9")).await.unwrap();
+    follower.catch_up(&plane.engine);
+    moved.mark_unchanged();
+
+    plane.engine.replace_epoch(plane.engine.epoch()).await;
+
+    tokio::time::timeout(BOUND, moved.changed()).await.unwrap().unwrap();
+    follower.catch_up(&plane.engine);
+    plane.ask(plane.report(pair, "203.0.113.10")).await.unwrap();
+    follower.catch_up(&plane.engine);
+    assert_eq!(follower.names, ["snapshot", "snapshot", "delta"]);
+    assert_eq!(follower.list, plane.listed(group));
+}
+
+#[tokio::test]
+async fn the_writer_stops_though_orders_in_conflict_are_waiting() {
+    let plane = Plane::with_org(memory()).await;
+    let orders: Vec<_> = (0..20).map(|_| plane.ask(Command::CreatePair(plane.pair()))).collect();
+    let all = join_all(orders);
+    let (done, ()) = tokio::join!(all, plane.engine.stop());
+
+    let mut stopped = plane.engine.watch_stopped();
+    let why = tokio::time::timeout(BOUND, stopped.wait_for(Option::is_some)).await;
+
+    assert_eq!(*why.unwrap().unwrap(), Some(Stopped::Asked));
+    let durable = plane.engine.state().org(plane.org).unwrap().pairs.len();
+    assert_eq!(durable, done.iter().filter(|done| done.is_ok()).count());
+    assert_eq!(durable, 20, "orders that were taken before the end are carried out");
+}
+
+#[tokio::test]
+async fn a_crowd_of_one_org_delays_no_other() {
+    let plane = Plane::with_org(memory()).await;
+    let (_, pair) = plane.furnished().await;
+    let crowd = join_all((0..300).map(|_| plane.ask(Command::CreatePair(plane.pair()))));
+
+    let reported = plane.ask(plane.report(pair, "203.0.113.9"));
+    let (crowd, reported) = tokio::join!(crowd, reported);
+
+    let last = crowd.into_iter().map(Result::unwrap).max().unwrap();
+    let reported = reported.unwrap();
+    assert!(reported.0 + 100 < last.0, "the report waited: {reported} of {last}");
+}
+
+#[tokio::test]
 async fn a_group_that_is_deleted_takes_its_members_along() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");

@@ -58,15 +58,23 @@ pub struct Enrolment {
 
 /// Most agents that an org may have, revoked ones not counted.
 const AGENTS_MAX: usize = 10_000;
+/// Most invitations that an org may have open.
+const INVITATIONS_MAX: usize = 1_000;
 /// Most groups that one agent may follow.
 const AGENT_GROUPS_MAX: usize = 256;
 
-pub(super) fn invite(state: &State, enrolment: &Enrolment) -> Result<Decision, Rejection> {
-    state.org_row(enrolment.org)?;
+pub(super) fn invite(
+    state: &State,
+    enrolment: &Enrolment,
+    now: Timestamp,
+) -> Result<Decision, Rejection> {
+    let org = state.org_row(enrolment.org)?;
     check_groups(state, enrolment.org, &enrolment.groups)?;
-    let live = state.agents_of(enrolment.org).filter(|agent| agent.revoked_at.is_none());
-    if AGENTS_MAX <= live.count() {
-        return Err(Rejection::Limit { what: "agents of an org", max: AGENTS_MAX });
+    check_room(state, enrolment.org)?;
+    let open = org.enrolments.iter().filter_map(|id| state.enrolment(*id));
+    let is_open = |open: &&Enrolment| open.used_at.is_none() && now < open.expires_at;
+    if INVITATIONS_MAX <= open.filter(is_open).count() {
+        return Err(Rejection::Limit { what: "open invitations of an org", max: INVITATIONS_MAX });
     }
     let event = Event::AgentInvited { enrolment: enrolment.id, name: enrolment.name.clone() };
     Ok(Decision::new(event, [Change::PutEnrolment(enrolment.clone())]))
@@ -85,6 +93,7 @@ pub(super) fn enrol(
     if invitation.used_at.is_some() || invitation.expires_at <= now {
         return Err(Rejection::NotFound);
     }
+    check_room(state, invitation.org)?;
     let own = Pair { org: invitation.org, name: invitation.name.clone(), ..own.clone() };
     let created = pair::create(state, &own)?;
     let groups = invitation.groups.iter().copied();
@@ -136,6 +145,14 @@ pub(super) fn revoke(
 fn live(state: &State, org: OrgId, id: AgentId) -> Result<&Agent, Rejection> {
     let agent = state.agent(id).filter(|agent| agent.org == org && agent.revoked_at.is_none());
     agent.ok_or(Rejection::NotFound)
+}
+
+fn check_room(state: &State, org: OrgId) -> Result<(), Rejection> {
+    let live = state.agents_of(org).filter(|agent| agent.revoked_at.is_none());
+    if AGENTS_MAX <= live.count() {
+        return Err(Rejection::Limit { what: "agents of an org", max: AGENTS_MAX });
+    }
+    Ok(())
 }
 
 fn check_groups(state: &State, org: OrgId, groups: &BTreeSet<GroupId>) -> Result<(), Rejection> {

@@ -48,14 +48,17 @@ pub fn hear(row: &PairRow, ttl: Ttl, seen: Seen, now: Timestamp) -> Heard {
     match report.reported_at(seen.address) {
         Some(at) if now.since(at) < ttl.as_duration() / PUBLISHED_PARTS => Heard::Heartbeat(report),
         Some(_) => Heard::Publish(report.visit),
-        None if joins(&report, seen.visit, now) => Heard::Publish(report.visit),
+        None if joins(row, &report, seen.visit, now) => Heard::Publish(report.visit),
         None => Heard::Publish(fresh),
     }
 }
 
-/// Says whether a report that names `visit` belongs to the published one.
-fn joins(report: &Report, visit: Option<u64>, now: Timestamp) -> bool {
-    visit == Some(report.visit.id) && now.since(report.visit.began) < VISIT
+/// Says whether a report that names `visit` belongs to the published one: the visit has just begun
+/// or, since a heartbeat is told the visit that it stays in, the pair was heard of just now.
+fn joins(row: &PairRow, report: &Report, visit: Option<u64>, now: Timestamp) -> bool {
+    let is_young = |since: Timestamp| now.since(since) < VISIT;
+    visit == Some(report.visit.id)
+        && (is_young(report.visit.began) || row.last_seen().is_some_and(is_young))
 }
 
 /// The report that follows on `before`.

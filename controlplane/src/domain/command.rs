@@ -144,7 +144,7 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
         Command::RemoveMember { org, group, member } => {
             group::remove_member(state, *org, *group, *member)
         }
-        Command::InviteAgent(enrolment) => agent::invite(state, enrolment),
+        Command::InviteAgent(enrolment) => agent::invite(state, enrolment, now),
         Command::Enrol { enrolment, agent, token, pair } => {
             agent::enrol(state, *enrolment, *agent, *token, pair, now)
         }

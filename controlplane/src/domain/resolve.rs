@@ -204,8 +204,12 @@ impl State {
     fn put_report(&mut self, report: &Report, revision: Revision, touched: &mut Touched) {
         self.touch_pair(report.pair, touched);
         let Some(row) = self.pairs.get_mut(&report.pair) else { return };
-        touched.access |= 0 < row.locks;
         let before = row.report.replace(*report);
+        let addresses = |report: &Report| {
+            (report.ipv4.map(|spot| spot.address), report.ipv6.map(|spot| spot.address))
+        };
+        let has_moved = before.as_ref().map(addresses) != Some(addresses(report));
+        touched.access |= has_moved && 0 < row.locks;
         row.report_revision = revision;
         let memberships: Vec<(GroupId, MemberId)> =
             row.memberships.iter().map(|(group, member)| (*group, *member)).collect();

@@ -432,6 +432,18 @@ fn a_visit_is_joined_within_a_minute_only() {
 }
 
 #[test]
+fn a_visit_is_joined_within_a_minute_of_a_heartbeat_too() {
+    let (mut world, _, group, pair) = settled();
+    let visit = world.state.pair(pair).unwrap().report.unwrap().visit.id;
+    assert!(matches!(report(&mut world, pair, "203.0.113.1", None, 90), Ok(Heard::Heartbeat(_))));
+    world.state.pair(pair).unwrap().heard_at(at(90));
+
+    report(&mut world, pair, "2001:db8::1", Some(visit), 91).unwrap();
+
+    assert_eq!(listed(&world, group, 91), ["203.0.113.1/32", "2001:db8::1/128"]);
+}
+
+#[test]
 fn reports_over_one_family_leave_the_other_where_it_is_and_lengthen_it_not() {
     let (mut world, _, group, pair) = settled();
     let visit = world.state.pair(pair).unwrap().report.unwrap().visit.id;

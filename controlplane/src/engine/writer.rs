@@ -14,6 +14,8 @@ use crate::store::{Committed, Item, Key, Operation, Purpose, Store, StoreError};
 /// Most orders in one commit. Two operations an order is the rule; what is left of the store's
 /// limit is for orders that need more.
 const ORDERS_MAX: usize = 256;
+/// Most orders that wait for a commit of their own, each in conflict with one before it.
+const DEFERRED_MAX: usize = super::ORDERS_WAITING_MAX;
 /// Most records of groups that are gone that one commit cleans up.
 const ORPHANS_MAX: usize = 128;
 
@@ -54,47 +56,63 @@ impl Writer {
     /// Works until it is told to stop, nobody can ask any more, or the store fails.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut why = Stopped::Asked;
+        let mut is_stopping = false;
         loop {
-            let (orders, stop) = self.take_orders(&mut queue);
-            if let Err(error) = self.carry_out(orders) {
+            if let Err(error) = self.pass(&mut queue, &mut is_stopping) {
                 tracing::error!(error = %chain(&error), "the store failed; ending");
                 why = Stopped::StoreFailed;
                 break;
             }
-            if stop && self.deferred.is_empty() {
+            if is_stopping && self.deferred.is_empty() {
                 break;
             }
         }
         self.hub.stopped.send_replace(Some(why));
     }
 
-    /// Waits for an order, then takes what else is there. True when the writer is to stop.
-    fn take_orders(&mut self, queue: &mut mpsc::Receiver<Job>) -> (Vec<(Order, Answer)>, bool) {
+    fn pass(
+        &mut self,
+        queue: &mut mpsc::Receiver<Job>,
+        is_stopping: &mut bool,
+    ) -> Result<(), StoreError> {
+        let orders = self.take_orders(queue, is_stopping)?;
+        self.carry_out(orders)
+    }
+
+    /// Waits for an order, unless some were deferred, then takes what else is there. Orders that
+    /// close doors come first, so that no crowd of others delays them.
+    fn take_orders(
+        &mut self,
+        queue: &mut mpsc::Receiver<Job>,
+        is_stopping: &mut bool,
+    ) -> Result<Vec<(Order, Answer)>, StoreError> {
         let mut orders = std::mem::take(&mut self.deferred);
-        let mut job = if orders.is_empty() {
-            match queue.blocking_recv() {
-                Some(job) => Some(job),
-                None => return (orders, true),
-            }
+        let taken_max = orders.len() + ORDERS_MAX;
+        let mut job = if orders.is_empty() && !*is_stopping {
+            queue.blocking_recv().or(Some(Job::Stop))
         } else {
             queue.try_recv().ok()
         };
         while let Some(taken) = job {
             match taken {
+                Job::Order(_, answer) if DEFERRED_MAX <= orders.len() => {
+                    drop(answer.send(Err(Refused::Busy)));
+                }
                 Job::Order(order, answer) => orders.push((*order, answer)),
                 // Whoever asked may have left.
                 Job::Pass(done) => drop(done.send(())),
                 Job::ReplaceEpoch { held, done } => {
-                    self.replace_epoch(held);
+                    self.replace_epoch(held)?;
                     // Whoever asked may have left.
                     let _ = done.send(());
                 }
-                Job::Stop => return (orders, true),
+                Job::Stop => *is_stopping = true,
             }
-            let is_full = ORDERS_MAX <= orders.len();
+            let is_full = taken_max <= orders.len();
             job = if is_full { None } else { queue.try_recv().ok() };
         }
-        (orders, false)
+        orders.sort_by_key(|(order, _)| !order.command.closes());
+        Ok(orders)
     }
 
     fn carry_out(&mut self, orders: Vec<(Order, Answer)>) -> Result<(), StoreError> {
@@ -215,6 +233,11 @@ impl Writer {
             for change in &changes {
                 self.orphans.extend(orphaned(&state, change));
                 state.apply(change, committed.revision, &mut touched);
+                if let Change::PutAgent(agent) = change
+                    && agent.revoked_at.is_some()
+                {
+                    self.hub.board.lock().unwrap_or_else(PoisonError::into_inner).forget(agent.id);
+                }
             }
             answers.push((answer, Ok(Done { revision: committed.revision, at: now })));
         }
@@ -234,20 +257,30 @@ impl Writer {
         self.link.as_ref().map_or(1, |link| link.number + 1)
     }
 
-    fn replace_epoch(&mut self, held: Epoch) {
+    /// Begins a new epoch and tells every follower. On a full disk the old one stays: a follower
+    /// that knows more then gets whole lists, which is all that it needs.
+    fn replace_epoch(&mut self, held: Epoch) -> Result<(), StoreError> {
         if self.store.epoch() != held {
-            return;
+            return Ok(());
+        }
+        match self.store.check_room() {
+            Ok(()) => {}
+            Err(StoreError::DiskReserve { .. }) => {
+                tracing::warn!("no new epoch on a full disk, though the store was restored");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         }
         let mut bytes = [0; 16];
         self.hub.chance.fill(&mut bytes);
         let epoch = Epoch::from_random(bytes);
-        match self.store.replace_epoch(epoch) {
-            Ok(()) => {
-                tracing::warn!(%epoch, "followers know more than the store: it was restored");
-                *self.hub.epoch.write().unwrap_or_else(PoisonError::into_inner) = epoch;
-            }
-            Err(error) => tracing::error!(error = %chain(&error), "could not begin a new epoch"),
-        }
+        self.store.replace_epoch(epoch)?;
+        tracing::warn!(%epoch, "followers know more than the store: it was restored");
+        let state = self.hub.state.write().unwrap_or_else(PoisonError::into_inner);
+        *self.hub.epoch.write().unwrap_or_else(PoisonError::into_inner) = epoch;
+        self.hub.feed.begin_anew();
+        drop(state);
+        Ok(())
     }
 }
 

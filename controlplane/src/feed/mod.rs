@@ -69,8 +69,22 @@ impl Feed {
             let Some(channel) = groups.get(&change.group).map(Arc::clone) else { continue };
             drop(groups);
             let revision = change.revision;
-            channel.keep(delta(epoch, change, as_of));
+            if channel.newest.receiver_count() == 0 {
+                // Nobody follows: whoever comes back after that begins with a whole list.
+                channel.deltas().clear();
+            } else {
+                channel.keep(delta(epoch, change, as_of));
+            }
             channel.newest.send_replace(revision);
+        }
+    }
+
+    /// Forgets all changes and wakes every follower: a new epoch has begun, in which each of them
+    /// begins with a whole list.
+    pub fn begin_anew(&self) {
+        for channel in self.groups.read().unwrap_or_else(PoisonError::into_inner).values() {
+            channel.deltas().clear();
+            channel.newest.send_modify(|_| {});
         }
     }
 
