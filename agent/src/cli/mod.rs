@@ -321,6 +321,7 @@ impl From<DaemonError> for Failure {
             | DaemonError::StateDir { .. }
             | DaemonError::Control { .. }
             | DaemonError::Signals(_)
+            | DaemonError::Groups(_)
             | DaemonError::TaskEnded => FAILED,
         };
         Failure { code, message: chain(&error) }

@@ -23,7 +23,7 @@ use crate::cache::{Cache, Witness};
 use crate::chance;
 use crate::client::{Client, PlaneError, chain};
 use crate::clock::{SteadyClock, suspended};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, GroupRef, TargetConfig};
 use crate::control;
 use crate::credential::{Credential, CredentialError, Place};
 use crate::directory::Directory;
@@ -70,6 +70,8 @@ pub(crate) enum DaemonError {
         #[source]
         source: io::Error,
     },
+    #[error("{0}")]
+    Groups(String),
     #[error("could not catch signals")]
     Signals(#[source] io::Error),
     #[error("a task of the agent ended")]
@@ -245,6 +247,10 @@ impl<F: Firewalls> Daemon<F> {
 
     async fn try_reload(&mut self) -> Result<usize, DaemonError> {
         let config = Config::load(&self.config_path)?;
+        // Before the plane was reached once nothing can be found: that is no mistake.
+        if !self.directory.0.is_empty() {
+            self.directory.resolve_all(named(&config)).map_err(DaemonError::Groups)?;
+        }
         let credential = credential(&config)?;
         self.client = Arc::new(Client::new(&credential).map_err(DaemonError::Client)?);
         if config.state_dir != self.config.state_dir || config.control != self.config.control {
@@ -259,7 +265,8 @@ impl<F: Firewalls> Daemon<F> {
     }
 
     /// Takes what the plane told of the groups.
-    async fn learn(&mut self, directory: Directory) {
+    async fn learn(&mut self, newest: Directory) {
+        let directory = self.directory.learn(newest, named(&self.config));
         if directory == self.directory {
             return;
         }
@@ -278,8 +285,7 @@ impl<F: Firewalls> Daemon<F> {
     }
 
     fn resolve(&self, directory: &Directory) -> Vec<Result<postern_shared::ids::GroupId, String>> {
-        let groups = self.config.targets.iter().flat_map(|target| target.groups());
-        groups.map(|group| directory.resolve(group)).collect()
+        named(&self.config).map(|group| directory.resolve(group)).collect()
     }
 
     /// Ends the tasks and starts others. What is in force stays so: targets are adopted.
@@ -325,6 +331,11 @@ impl Parts<SteadyClock> {
             cache.restore(&self.lists, &self.witness, &*self.clock);
         }
     }
+}
+
+/// The groups that a configuration names.
+fn named(config: &Config) -> impl Iterator<Item = &GroupRef> {
+    config.targets.iter().flat_map(TargetConfig::groups)
 }
 
 /// Reads the credential; the configuration may name another address of the same plane.

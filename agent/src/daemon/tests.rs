@@ -9,15 +9,16 @@ use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
+use postern_shared::wire::v1::AgentGroup;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::TargetConfig;
 use crate::control::ask;
 use crate::control::protocol::{Answer, Planned, Reloaded, Request, Why};
 use crate::credential::tests::credential;
 use crate::status::{Link, Status};
 use crate::target::{Refresh, Target, TargetError, TargetInfo};
+use crate::testing::group;
 
 /// A firewall that is none, for tests: it takes everything and does nothing.
 #[derive(Debug, Clone, Copy)]
@@ -175,6 +176,35 @@ async fn a_bad_reload_keeps_the_old_configuration_and_says_so() {
     let status = host.until("both are there", |status| status.targets.len() == 2).await;
     assert!(!has_trouble(&status, "configuration"), "{:?}", status.troubles);
     host.daemon.abort();
+}
+
+#[tokio::test]
+async fn a_group_that_was_renamed_or_taken_away_stays_followed_and_its_target_kept() {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let host =
+        Host { directory: tempfile::tempdir().unwrap(), daemon: tokio::spawn(async { Ok(()) }) };
+    let named = |name: &str| target("door").replace(GROUP, name);
+    host.configure(&named("ops"));
+    credential("http://127.0.0.1:9").store(&host.path("agent-credential")).unwrap();
+    let known = |id, name: &str| AgentGroup { id: group(id), number: id.into(), name: name.into() };
+    let start = || {
+        let config = Config::load(&host.path("agent.yaml")).unwrap();
+        Daemon::start(host.path("agent.yaml"), config, NoFirewalls).unwrap()
+    };
+    let mut daemon = start();
+    daemon.learn(Directory(vec![known(1, "ops")])).await;
+
+    daemon.learn(Directory(vec![known(2, "web")])).await;
+    assert_eq!(daemon.parts.lists.groups(), [group(1)]);
+    daemon.session.tasks.shutdown().await;
+    let mut daemon = start();
+    assert_eq!(daemon.parts.lists.groups(), [group(1)], "also after a restart");
+    assert!(daemon.session.orders.contains_key("door"));
+
+    host.configure(&named("nobody"));
+    let refused = daemon.reload().await.unwrap_err();
+    assert!(refused.contains("`nobody` is not among"), "{refused}");
+    assert_eq!(daemon.parts.lists.groups(), [group(1)], "the old configuration stays");
 }
 
 #[tokio::test]
