@@ -288,8 +288,9 @@ impl<P: Plane, C: Clock> Source<P, C> {
         };
         let event = event.map_err(Broken::Event)?;
         let sent_at = match event {
-            StreamEvent::Withdrawn(_) => None,
-            StreamEvent::Same(_) | StreamEvent::Delta(_) | StreamEvent::Snapshot(_) => first.take(),
+            // The time of a delta is when it happened, and that may be long ago.
+            StreamEvent::Withdrawn(_) | StreamEvent::Delta(_) => None,
+            StreamEvent::Same(_) | StreamEvent::Snapshot(_) => first.take(),
         };
         match self.lists.receive(event, sent_at, self.clock.now()) {
             Err(rejected) if rejected.is_to_reconnect() => Err(Broken::Rejected(rejected)),

@@ -411,3 +411,27 @@ async fn a_plane_that_ends_every_stream_is_not_hammered() {
     let tries = stage.streams();
     assert!((55..=70).contains(&tries), "{tries} tries in an hour");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_an_old_delta_moves_no_deadline() {
+    let mut changed = list();
+    let old = changed.change(&[(host(50), Expiry::At(hour()))], &[], clock().now());
+    let outage = Some((503, "unavailable", Some(1_800)));
+    let mut back = vec![sse(&old)];
+    for _ in 0..100 {
+        back.extend([Step::Wait(Duration::from_secs(30)), comment()]);
+    }
+    let stage = Stage::new(Script {
+        streams: [vec![Step::Snapshot(list()), Step::End], back].into(),
+        refusals: [None, outage].into(),
+        ..Script::default()
+    });
+    let began = stage.clock.now();
+    tokio::time::sleep(Duration::from_secs(3_590)).await;
+    assert_eq!((stage.entries(), stage.script(|script| script.streams.len())), (11, 0));
+
+    until("all have expired", || stage.entries() == 0).await;
+
+    let took = stage.elapsed(began);
+    assert!((3_599..=3_601).contains(&took), "{took} s");
+}

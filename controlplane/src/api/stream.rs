@@ -30,7 +30,7 @@ use super::auth::Reader;
 use crate::app::App;
 use crate::domain::{Credential, State as Orgs};
 use crate::engine::Stopped;
-use crate::feed::is_ahead;
+use crate::feed::{Catch, is_ahead};
 use crate::http::ApiError;
 use crate::server::Drain;
 
@@ -161,7 +161,10 @@ impl Follower {
             match engine.feed().subscribe(&state, one.group) {
                 Some(moved) if reader.may_read(&state, one.group) => {
                     follower.moved.insert(one.group, WatchStream::from_changes(moved));
-                    follower.tell(&state, one.group);
+                    let (epoch, now) = (engine.epoch(), engine.now());
+                    let have = follower.have.get(&one.group).copied().flatten();
+                    let catch = engine.feed().welcome(&state, epoch, one.group, have, now);
+                    follower.take(one.group, catch);
                 }
                 Some(_) | None => follower.withdraw(one.group),
             }
@@ -234,6 +237,10 @@ impl Follower {
         let (epoch, now) = (engine.epoch(), engine.now());
         let have = self.have.get(&group).copied().flatten();
         let catch = engine.feed().catch_up(state, epoch, group, have, now);
+        self.take(group, catch);
+    }
+
+    fn take(&mut self, group: GroupId, catch: Catch) {
         self.have.insert(group, catch.position);
         self.ready.extend(catch.events);
     }

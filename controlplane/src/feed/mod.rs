@@ -122,6 +122,26 @@ impl Feed {
         Catch { events, position }
     }
 
+    /// Says the same to somebody who has just come. Deltas were made when they happened, and their
+    /// times with them, so `same` follows on them: it carries the time that it is now, to which a
+    /// follower can hold its own clock.
+    pub fn welcome(
+        &self,
+        state: &State,
+        epoch: Epoch,
+        group: GroupId,
+        have: Option<(Epoch, Revision)>,
+        now: Timestamp,
+    ) -> Catch {
+        let mut catch = self.catch_up(state, epoch, group, have, now);
+        let newest = state.group(group).map(|row| (epoch, row.list_revision));
+        let is_behind = have.is_some_and(|have| have.0 == epoch) && have != newest;
+        if is_behind && newest.is_some() {
+            catch.events.extend(self.catch_up(state, epoch, group, newest, now).events);
+        }
+        catch
+    }
+
     /// The deltas from `from` to `newest`, if all of them are still here.
     fn deltas_since(&self, group: GroupId, from: Revision, newest: Revision) -> Option<Vec<Bytes>> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);

@@ -397,3 +397,21 @@ async fn an_agent_that_flaps_fills_no_disk_and_is_still_heard() {
     let board = plane.world.engine.board();
     assert_eq!(board.agent(plane.agent.answer.agent).unwrap().receipts.len(), 4);
 }
+
+#[tokio::test]
+async fn a_follower_that_comes_back_is_told_what_time_it_is() {
+    let plane = followed().await;
+    plane.world.report(&plane.pair, OFFICE).await;
+    let (_events, snapshot) = plane.opened().await;
+    plane.world.report(&plane.pair, "198.51.100.8").await;
+    plane.world.clock.advance(Duration::from_secs(1_800));
+
+    let mut back = plane.open(&[at(&snapshot)]).await;
+
+    // The delta has the time at which it happened: no clock can be held to that.
+    let StreamEvent::Delta(delta) = back.event().await else { panic!() };
+    let StreamEvent::Same(same) = back.event().await else { panic!() };
+    let now = plane.world.engine.now();
+    assert!(delta.as_of < now);
+    assert_eq!((same.revision, same.as_of), (delta.revision, now));
+}
