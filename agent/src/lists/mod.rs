@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use postern_shared::allowlist::Allowlist;
 use postern_shared::follow::{Change, Follower, PlaneClock, Rejected};
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan, Scope, plan};
 use postern_shared::policy::{Accepted, LocalPolicy, Match};
 use postern_shared::position::{Follow, Position};
-use postern_shared::time::Timestamp;
+use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::wire::v1::StreamEvent;
 use tokio::sync::Notify;
 
@@ -128,7 +129,7 @@ impl Lists {
     }
 
     /// Takes a message. `sent_at` is when the request was sent that this is the first message to
-    /// answer; `None` for further messages of the same connection.
+    /// answer with the time that it is now; `None` for any other message of the same connection.
     pub(crate) fn receive(
         &self,
         event: StreamEvent,
@@ -144,7 +145,8 @@ impl Lists {
         let Some(group) = state.groups.get_mut(&id) else {
             return Err(Rejected::ForeignGroup(id));
         };
-        let first = matches!(group.list, ListState::Missing | ListState::Withdrawn);
+        // What was adopted is compared with the list as a whole, too.
+        let first = group.list != ListState::Followed;
         let mut touched = match group.follower.receive(event, clock)? {
             Change::None => BTreeSet::new(),
             Change::List(list) => group.accepted.take_list(&list, now, now),
@@ -229,7 +231,13 @@ impl Lists {
             };
             let accepted = if is_flushed { &failsafe } else { &group.accepted };
             let observed = observed.get(id).unwrap_or(&nothing);
-            wanted.plans.insert(*id, plan(accepted.in_force(), observed, scope, SLACK, now));
+            let stands = group.list == ListState::Cached && !observed.is_empty() && !is_flushed;
+            let plan = if stands {
+                plan(&group.adopt(&state.policy, observed, now), observed, scope, SLACK, now)
+            } else {
+                plan(accepted.in_force(), observed, scope, SLACK, now)
+            };
+            wanted.plans.insert(*id, plan);
             wanted.standings.insert(*id, state.standing(group, now));
         }
         Some(wanted)
@@ -364,6 +372,28 @@ impl Group {
             heard: now,
             is_unsaved: false,
         }
+    }
+
+    /// What a target that stands should hold until the control plane is heard: what it holds,
+    /// within the local policy.
+    ///
+    /// Lists reach the disk after the target, so a target that an earlier run left standing knows
+    /// more than the cache does. To make it equal to the cache would shut out whoever came last,
+    /// and let in again who was withdrawn last.
+    fn adopt(&self, policy: &LocalPolicy, observed: &Observed, now: Timestamp) -> Allowlist {
+        let latest = Expiry::At(now.saturating_add(policy.ttl_max.as_duration()));
+        let mut adopted = Allowlist::new();
+        for (network, expiry) in observed {
+            if policy.judge(*network).is_none() {
+                adopted.set(*network, (*expiry).min(latest));
+            }
+        }
+        for network in &policy.failsafe {
+            if let Some(expiry) = self.accepted.in_force().get(*network) {
+                adopted.set(*network, expiry);
+            }
+        }
+        adopted
     }
 }
 
