@@ -10,8 +10,8 @@ use crate::control::protocol::{Flushed, Planned};
 use crate::daemon::followed;
 use crate::directory::Directory;
 use crate::firewalls::Firewalls;
-use crate::lists::Lists;
-use crate::reconcile::Pending;
+use crate::lists::{Lists, Mode};
+use crate::reconcile::{Pending, is_standing};
 use crate::target::Target;
 
 use super::{FAILED, Failure};
@@ -47,8 +47,10 @@ async fn plan_one(
     target.refresh(now).await.map_err(|error| chain(&error))?;
     let observed = target.observed();
     let groups: Vec<_> = observed.keys().copied().collect();
+    let is_standing = is_standing(target);
+    let mode = Mode { is_standing, is_adopted: is_standing, is_flushed: false };
     let wanted = lists
-        .wanted(&groups, observed, &Pending::All, false, now)
+        .wanted(&groups, observed, &Pending::All, mode, now)
         .ok_or("no list was saved for every group of it; the agent would wait for them")?;
     let changes = wanted.plans.values().map(Plan::len).sum();
     if changes == 0 && target.is_settled() {

@@ -61,6 +61,17 @@ struct Group {
     is_unsaved: bool,
 }
 
+/// How a target is to be brought to its lists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode {
+    /// What is ours stands in it, from this task or an earlier one.
+    pub(crate) is_standing: bool,
+    /// It has stood since before this task: what stands may be newer than what was saved.
+    pub(crate) is_adopted: bool,
+    /// The operator emptied it: only the fail-safe networks are wanted.
+    pub(crate) is_flushed: bool,
+}
+
 /// What a target is to do, and what its groups' lists are while it does.
 #[derive(Debug)]
 pub(crate) struct Wanted {
@@ -210,13 +221,14 @@ impl Lists {
     }
 
     /// What a target of these groups is to do, given what it was observed to hold. `None` as long
-    /// as any of the groups has no list.
+    /// as any of the groups has no list, unless the target stands already: then that group is
+    /// left as it is, so that the others are still withdrawn from.
     pub(crate) fn wanted(
         &self,
         groups: &[GroupId],
         observed: &BTreeMap<GroupId, Observed>,
         pending: &Pending,
-        is_flushed: bool,
+        mode: Mode,
         now: Timestamp,
     ) -> Option<Wanted> {
         let state = self.lock();
@@ -224,20 +236,25 @@ impl Lists {
         let failsafe = Accepted::new(state.policy.clone(), now);
         let mut wanted = Wanted { plans: BTreeMap::new(), standings: BTreeMap::new() };
         for id in groups {
-            let group = state.groups.get(id).filter(|group| group.list != ListState::Missing)?;
+            let group = state.groups.get(id).filter(|group| group.list != ListState::Missing);
+            let Some(group) = group else {
+                if mode.is_standing {
+                    continue;
+                }
+                return None;
+            };
             let scope = match pending {
                 Pending::All => Scope::All,
                 Pending::Only(touched) => Scope::Only(touched.get(id).unwrap_or(&untouched)),
             };
-            let accepted = if is_flushed { &failsafe } else { &group.accepted };
+            let accepted = if mode.is_flushed { &failsafe } else { &group.accepted };
             let observed = observed.get(id).unwrap_or(&nothing);
-            let stands = group.list == ListState::Cached && !observed.is_empty() && !is_flushed;
-            let plan = if stands {
-                plan(&group.adopt(&state.policy, observed, now), observed, scope, SLACK, now)
-            } else {
-                plan(accepted.in_force(), observed, scope, SLACK, now)
-            };
-            wanted.plans.insert(*id, plan);
+            if group.list == ListState::Cached && mode.is_adopted && !mode.is_flushed {
+                let adopted = group.adopt(&state.policy, observed, now);
+                wanted.plans.insert(*id, plan(&adopted, observed, scope, SLACK, now));
+                continue;
+            }
+            wanted.plans.insert(*id, plan(accepted.in_force(), observed, scope, SLACK, now));
             wanted.standings.insert(*id, state.standing(group, now));
         }
         Some(wanted)

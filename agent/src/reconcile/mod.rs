@@ -24,7 +24,7 @@ pub(crate) use inbox::{Inbox, Pending};
 use crate::chance::Chance;
 use crate::client::chain;
 use crate::clock::Clock;
-use crate::lists::{Lists, Standing, Wanted};
+use crate::lists::{Lists, Mode, Standing, Wanted};
 use crate::report::Outbox;
 use crate::status::{Board, TargetNotes, TargetState};
 use crate::target::nft::give_back_memory;
@@ -87,7 +87,7 @@ struct Keeper<T, C> {
     backoff: Backoff,
     /// The outcome of the last apply is not known, or its list was not whole.
     is_stale: bool,
-    is_flushed: bool,
+    mode: Mode,
 }
 
 /// Keeps `target` for as long as the returned future is polled. Dropping it between two polls
@@ -98,7 +98,8 @@ pub(crate) async fn keep<T: Target, C: Clock>(
     mut orders: mpsc::Receiver<Order>,
 ) {
     let backoff = Backoff::new(BACKOFF_BASE, BACKOFF_CAP);
-    let mut keeper = Keeper { target, context, backoff, is_stale: true, is_flushed: false };
+    let mode = Mode { is_standing: false, is_adopted: true, is_flushed: false };
+    let mut keeper = Keeper { target, context, backoff, is_stale: true, mode };
     keeper.context.inbox.touch_all();
     let mut recheck_at = Instant::now() + RECHECK;
     let mut not_before = Instant::now();
@@ -187,12 +188,14 @@ impl<T: Target, C: Clock> Keeper<T, C> {
         let now = self.context.clock.now();
         let refresh = self.target.refresh(now).await?;
         let pending = self.widen(pending, refresh);
+        self.look_what_stands(refresh);
         let Some(wanted) = self.wanted(&pending) else { return Ok(Outcome::Waiting) };
         let entries = wanted.plans.values().map(Plan::len).sum();
         let outcome = if entries == 0 && self.target.is_settled() {
             Outcome::InSync
         } else {
             self.target.apply(&wanted.plans, now).await?;
+            self.mode.is_standing = true;
             Outcome::Changed { entries }
         };
         self.tell(&wanted.standings, ReceiptState::Applied, None);
@@ -214,10 +217,20 @@ impl<T: Target, C: Clock> Keeper<T, C> {
         }
     }
 
+    /// The first refresh reads, and shows what an earlier task left. Once nothing of that stands,
+    /// what was saved is all that is known.
+    fn look_what_stands(&mut self, refresh: Refresh) {
+        if let Refresh::Reread { .. } = refresh {
+            let is_standing = is_standing(&self.target);
+            self.mode.is_standing |= is_standing;
+            self.mode.is_adopted &= is_standing;
+        }
+    }
+
     fn wanted(&self, pending: &Pending) -> Option<Wanted> {
         let now = self.context.clock.now();
         let (lists, groups) = (&self.context.lists, &self.context.groups);
-        lists.wanted(groups, self.target.observed(), pending, self.is_flushed, now)
+        lists.wanted(groups, self.target.observed(), pending, self.mode, now)
     }
 
     async fn obey(&mut self, order: Order) {
@@ -227,7 +240,7 @@ impl<T: Target, C: Clock> Keeper<T, C> {
                 self.is_stale = true;
                 if flushed.is_ok() {
                     // The next pass puts the fail-safe networks back, and nothing else.
-                    self.is_flushed = true;
+                    self.mode.is_flushed = true;
                 }
                 self.context.inbox.touch_all();
                 // The asker may have gone.
@@ -242,7 +255,8 @@ impl<T: Target, C: Clock> Keeper<T, C> {
 
     async fn preview(&mut self) -> Result<Preview, String> {
         let now = self.context.clock.now();
-        self.target.refresh(now).await.map_err(|error| chain(&error))?;
+        let refresh = self.target.refresh(now).await.map_err(|error| chain(&error))?;
+        self.look_what_stands(refresh);
         let wanted = self.wanted(&Pending::All).ok_or("not every group of it has a list yet")?;
         let changes = wanted.plans.values().map(Plan::len).sum();
         if changes == 0 && self.target.is_settled() {
@@ -260,7 +274,7 @@ impl<T: Target, C: Clock> Keeper<T, C> {
         detail: Option<&str>,
     ) {
         for (group, standing) in standings {
-            let held = self.is_flushed.then(|| "flushed by the operator".to_owned());
+            let held = self.mode.is_flushed.then(|| "flushed by the operator".to_owned());
             let held = held.or_else(|| standing.held.clone());
             let (state, detail) = match (state, held) {
                 (ReceiptState::Failed, _) => (state, detail.map(str::to_owned)),
@@ -293,7 +307,7 @@ impl<T: Target, C: Clock> Keeper<T, C> {
     }
 
     fn note_success(&self, outcome: Outcome) {
-        let (now, is_flushed) = (self.context.clock.now(), self.is_flushed);
+        let (now, is_flushed) = (self.context.clock.now(), self.mode.is_flushed);
         self.note(|notes| {
             let status = &mut notes.status;
             (status.failures, status.detail) = (0, None);
@@ -324,6 +338,11 @@ impl<T: Target, C: Clock> Keeper<T, C> {
             self.context.lists.standings(&self.context.groups, self.context.clock.now());
         self.tell(&standings, ReceiptState::Failed, Some(detail));
     }
+}
+
+/// Says whether what is ours stands in the target, from whichever process.
+pub(crate) fn is_standing(target: &impl Target) -> bool {
+    target.is_settled() || target.observed().values().any(|entries| !entries.is_empty())
 }
 
 fn throttle(error: &TargetError) -> Option<Duration> {

@@ -335,6 +335,69 @@ async fn a_restart_adopts_what_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_without_a_list_does_not_freeze_a_gate_that_stands() {
+    let first = Stage::new(&[group(1)], LocalPolicy::default());
+    let mut list = FakeList::new(group(1)).with_hosts(0..5);
+    first.receive(list.snapshot(first.clock.now()));
+    until("the list is in force", || first.holds(group(1), hosts(0..5))).await;
+    first.keeper.abort();
+    let world = Arc::clone(&first.world);
+    world.lock().unwrap().entries.insert(group(2), Observed::from([(host(9), Expiry::At(hour()))]));
+
+    let second = Stage::with_world(&[group(1), group(2)], LocalPolicy::default(), world);
+    drop(list.change(&[], &[host(0)], second.clock.now()));
+    second.receive(list.snapshot(second.clock.now()));
+
+    until("the withdrawal is in force", || second.holds(group(1), hosts(1..5))).await;
+    assert!(second.holds(group(2), [host(9)]), "what has no list is left as it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_is_newer_than_what_was_saved() {
+    let policy = LocalPolicy { failsafe: vec![host(500)], ..LocalPolicy::default() };
+    let first = Stage::new(&[group(1)], policy.clone());
+    let mut list = FakeList::new(group(1)).with_hosts(0..5);
+    first.receive(list.snapshot(first.clock.now()));
+    let (id, saved) = first.lists.take_unsaved(None, true, first.clock.now()).unwrap();
+    first.receive(list.change(&[(host(7), Expiry::At(hour()))], &[host(0)], first.clock.now()));
+    let newest = || hosts(1..5).into_iter().chain([host(7), host(500)]);
+    until("the change is in force", || first.holds(group(1), newest())).await;
+    first.keeper.abort();
+    let denied = "20.0.0.0/8".parse().unwrap();
+    let world = Arc::clone(&first.world);
+    world.lock().unwrap().entries.get_mut(&id).unwrap().insert(denied, Expiry::At(hour()));
+    world.lock().unwrap().entries.get_mut(&id).unwrap().remove(&host(500));
+
+    let second = Stage::with_world(&[group(1)], policy, world);
+    let now = second.clock.now();
+    second.lists.restore(id, saved, Some(Duration::ZERO), now).unwrap();
+    until("the policy holds", || second.holds(group(1), newest())).await;
+    tokio::time::sleep(RECHECK * 2).await;
+    assert!(second.holds(group(1), newest()), "what was saved undoes nothing");
+    assert_eq!(second.receipts(), [], "and nothing is told of it");
+
+    drop(list.change(&[], &[host(1)], second.clock.now()));
+    second.receive(list.snapshot(second.clock.now()));
+    let followed = || hosts(2..5).into_iter().chain([host(7), host(500)]);
+    until("it is followed", || second.holds(group(1), followed())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_stands_what_was_saved_is_put_up_and_kept() {
+    let before = Stage::new(&[group(1)], LocalPolicy::default());
+    before.receive(FakeList::new(group(1)).with_hosts(0..5).snapshot(before.clock.now()));
+    let (id, saved) = before.lists.take_unsaved(None, true, before.clock.now()).unwrap();
+
+    let stage = Stage::new(&[group(1)], LocalPolicy::default());
+    stage.lists.restore(id, saved, Some(Duration::ZERO), stage.clock.now()).unwrap();
+    until("the saved list is in force", || stage.holds(group(1), hosts(0..5))).await;
+
+    stage.tamper();
+    stage.disturbance.notify_one();
+    until("it is repaired", || stage.holds(group(1), hosts(0..5))).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_leaves_the_fail_safe_networks_and_holds() {
     let policy = LocalPolicy { failsafe: vec![host(500)], ..LocalPolicy::default() };
     let stage = Stage::new(&[group(1)], policy);
