@@ -14,9 +14,10 @@ use crate::target::nft::read::Found;
 use crate::target::nft::steps::{Step, key_shape};
 use crate::target::nft::sys::{self, Hook};
 
-/// From this many deletions on, and when they are most of a set, the set is emptied and filled
-/// anew in the same transaction.
-const FLUSH_FROM: usize = 64;
+/// From this many edits on, and when they are more than a set has elements, a new set is filled and
+/// put in the old one's place, in the same transaction. A set that was emptied is no good for a
+/// large load: its hash table has shrunk, and grows again while elements wait (2.5 times slower).
+const ANEW_FROM: usize = 64;
 
 /// What is known to stand in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -289,8 +290,10 @@ impl Parts {
             return;
         }
         let size = usize::try_from(state.size).unwrap_or(usize::MAX);
-        let fits = |added: usize| state.len.saturating_add(added) <= size;
-        if lessons.replace.contains(&key) || !fits(change.add.len()) {
+        let fits = state.len.saturating_add(change.add.len()) <= size;
+        let edits = change.add.len() + change.remove.len();
+        let is_mostly_new = ANEW_FROM <= edits && state.len < edits;
+        if lessons.replace.contains(&key) || !fits || is_mostly_new {
             let elements = content(situation, plans, key, change.add);
             self.taken.insert(name.clone());
             self.old_sets.push(Step::DeleteSet(name));
@@ -299,13 +302,6 @@ impl Parts {
             return;
         }
         self.sets.insert(key, SetState { len, ..state });
-        let most = FLUSH_FROM <= change.remove.len() && state.len < 2 * change.remove.len();
-        if most && fits(len) {
-            let elements = content(situation, plans, key, change.add);
-            self.removals.push(Step::FlushSet(name.clone()));
-            self.additions.push(Step::AddElements { set: name, elements });
-            return;
-        }
         if !change.remove.is_empty() {
             let (set, networks) = (name.clone(), change.remove);
             self.removals.push(Step::RemoveElements { set, networks });

@@ -70,10 +70,10 @@ impl SetKey {
     }
 }
 
-/// The size of a set that is to hold `count` elements: replacing all of them in one transaction
-/// needs room for twice as many, and some are left to grow.
+/// The size of a set that is to hold `count` elements: with room to grow by a quarter before
+/// another set takes its place. The kernel makes its hash table for the whole size at once.
 pub(super) fn size_for(count: usize) -> u32 {
-    let wanted = (count.saturating_mul(9) / 4).max(SIZE_MIN).next_power_of_two();
+    let wanted = count.saturating_add(count / 4).max(SIZE_MIN).next_multiple_of(SIZE_MIN);
     u32::try_from(wanted).unwrap_or(u32::MAX)
 }
 
