@@ -38,7 +38,7 @@ const GROUPS_FILE: &str = "groups.json";
 const COALESCE: Duration = Duration::from_secs(1);
 /// A large list is written rarely: writing takes at most this part of the time.
 const WRITING_SHARE: u32 = 20;
-/// Everything is written now and then: leases count from the last time.
+/// Everything is written now and then: leases count from when the plane was last heard by then.
 const SAVE_ANYWAY: Duration = Duration::from_secs(3_600);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ struct Header {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Body {
-    List { snapshot: Snapshot, held: Vec<Entry> },
+    List { snapshot: Snapshot, held: Vec<Entry>, unheard: Duration },
     Withdrawn,
 }
 
@@ -130,11 +130,11 @@ impl Cache {
             return Err(CacheError::Version(header.version));
         }
         let saved = match serde_json::from_slice(&lines[header_end..])? {
-            Body::List { snapshot, held } => {
+            Body::List { snapshot, held, unheard } => {
                 if snapshot.group != group || header.group != group {
                     return Err(CacheError::ForeignGroup);
                 }
-                Saved::List { snapshot, held }
+                Saved::List { snapshot, held, unheard }
             }
             Body::Withdrawn => Saved::Withdrawn,
         };
@@ -144,7 +144,7 @@ impl Cache {
     /// Writes what is to be kept of a group. Blocks on the disk.
     fn save(&self, group: GroupId, saved: Saved, written: Moment) -> io::Result<()> {
         let body = match saved {
-            Saved::List { snapshot, held } => Body::List { snapshot, held },
+            Saved::List { snapshot, held, unheard } => Body::List { snapshot, held, unheard },
             Saved::Withdrawn => Body::Withdrawn,
         };
         disk::replace_by(&self.path(group), |file| {

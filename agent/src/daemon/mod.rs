@@ -292,6 +292,7 @@ impl<F: Firewalls> Daemon<F> {
     async fn restart(&mut self) {
         // The old targets have to let go of their firewalls before new ones reach for them.
         self.session.tasks.shutdown().await;
+        self.parts.lists.lost();
         let now = crate::clock::Clock::now(&*self.parts.clock);
         let groups = followed(&self.config, &self.directory);
         self.parts.lists.reconfigure(&groups, self.config.policy.clone(), now);

@@ -29,6 +29,10 @@ use crate::status::ListState;
 /// by which an entry may close late.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// The control plane is taken as followed for this long after it was heard, so that a task that was
+/// cut off or asleep prolongs nothing: longer than a poll that is held, and its pause.
+const HEARD_MAX: Duration = Duration::from_secs(90);
+
 /// Shortest sleep between two looks at what time brings.
 const TEND_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +50,7 @@ pub(crate) struct Lists {
 struct State {
     policy: LocalPolicy,
     clock: Option<PlaneClock>,
+    /// Somebody follows the control plane.
     is_followed: bool,
     groups: BTreeMap<GroupId, Group>,
     inboxes: Vec<(BTreeSet<GroupId>, Arc<Inbox>)>,
@@ -158,8 +163,13 @@ impl Lists {
         };
         // What was adopted is compared with the list as a whole, too.
         let first = group.list != ListState::Followed;
-        let mut touched = match group.follower.receive(event, clock)? {
+        let before = group.follower.position(Some(clock.to_plane(now)));
+        let change = group.follower.receive(event, clock)?;
+        let is_same = before == group.follower.position(Some(clock.to_plane(now)));
+        let mut touched = match change {
             Change::None => BTreeSet::new(),
+            // What was asked for once more confirms nothing that the brake holds.
+            Change::List(list) if is_same => group.accepted.retake_list(&list, now, now),
             Change::List(list) => group.accepted.take_list(&list, now, now),
             Change::Changes(changes) => group.accepted.take_changes(&changes, now),
             Change::Withdrawn => return self.withdraw(state, id, now),
@@ -198,9 +208,26 @@ impl Lists {
         Ok(())
     }
 
-    /// Says whether the control plane is being followed: only then leases are prolonged.
-    pub(crate) fn set_followed(&self, is_followed: bool) {
-        self.lock().is_followed = is_followed;
+    /// Notes that the control plane, which says what changes, was heard: the lists of these groups,
+    /// or of all, are still the ones that it means. Only then leases are prolonged.
+    pub(crate) fn heard(&self, only: Option<GroupId>, now: Timestamp) {
+        let mut state = self.lock();
+        let was_followed = std::mem::replace(&mut state.is_followed, true);
+        let mut is_news = false;
+        for (id, group) in &mut state.groups {
+            if group.list == ListState::Followed && only.is_none_or(|only| only == *id) {
+                is_news |= !was_followed || !group.is_followed(now);
+                group.heard = now;
+            }
+        }
+        if is_news {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Notes that nobody follows the control plane any more.
+    pub(crate) fn lost(&self) {
+        self.lock().is_followed = false;
         self.changed.notify_one();
     }
 
@@ -276,12 +303,6 @@ impl Lists {
         self.lock().groups.keys().copied().collect()
     }
 
-    /// Says whether the group has entries that a further list would have to confirm.
-    pub(crate) fn is_holding(&self, group: GroupId) -> bool {
-        let state = self.lock();
-        state.groups.get(&group).is_some_and(|group| 0 < group.accepted.findings().held_count)
-    }
-
     /// All entries of a group that an address falls into, the longest prefix first.
     pub(crate) fn why(&self, group: GroupId, address: IpAddr, now: Timestamp) -> Vec<Match> {
         let state = self.lock();
@@ -295,12 +316,13 @@ impl Lists {
         let ids: Vec<GroupId> = state.groups.keys().copied().collect();
         for id in ids {
             let group = state.groups.get_mut(&id).expect("it was just listed");
-            let touched = group.accepted.tend(is_followed, now);
+            let touched = group.accepted.tend(is_followed && group.is_followed(now), now);
             if !touched.is_empty() {
                 state.touch(id, &touched);
             }
         }
-        let next = |group: &Group| group.accepted.next_change(is_followed, now);
+        let next =
+            |group: &Group| group.accepted.next_change(is_followed && group.is_followed(now), now);
         state.groups.values().filter_map(next).min()
     }
 
@@ -391,6 +413,11 @@ impl Group {
         }
     }
 
+    /// Says whether the plane still means this list, if anybody follows it at all.
+    fn is_followed(&self, now: Timestamp) -> bool {
+        self.list == ListState::Followed && now.since(self.heard) < HEARD_MAX
+    }
+
     /// What a target that stands should hold until the control plane is heard: what it holds,
     /// within the local policy.
     ///
@@ -420,5 +447,31 @@ fn as_of(event: &StreamEvent) -> Option<Timestamp> {
         StreamEvent::Delta(delta) => Some(delta.as_of),
         StreamEvent::Snapshot(snapshot) => Some(snapshot.as_of),
         StreamEvent::Withdrawn(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeList, clock, group, host};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_prolonged_only_while_the_plane_is_really_heard() {
+        let clock = clock();
+        let lists = Lists::new(&BTreeSet::from([group(1)]), LocalPolicy::default(), clock.now());
+        let mut list = FakeList::new(group(1));
+        list.list.set(host(1), Expiry::Never);
+        lists.receive(list.snapshot(clock.now()), Some(clock.now()), clock.now()).unwrap();
+        let end = || lists.why(group(1), "10.0.0.1".parse().unwrap(), clock.now())[0].expiry;
+        let first = end();
+
+        // The task that follows was cut off: nobody says that the plane is lost.
+        tokio::time::sleep(Duration::from_secs(4 * 86_400)).await;
+        lists.tend(clock.now());
+        assert_eq!(end(), first);
+
+        lists.heard(None, clock.now());
+        lists.tend(clock.now());
+        assert!(first < end());
     }
 }

@@ -14,8 +14,9 @@ use crate::status::ListState;
 /// What is kept of a group on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Saved {
-    /// Its list, and entries that the brake holds beyond it, all in the plane's time.
-    List { snapshot: Snapshot, held: Vec<Entry> },
+    /// Its list, and entries that the brake holds beyond it, all in the plane's time; and for how
+    /// long the plane had not been heard, which no restart makes shorter.
+    List { snapshot: Snapshot, held: Vec<Entry>, unheard: Duration },
     /// The plane took it away.
     Withdrawn,
 }
@@ -37,9 +38,10 @@ impl Lists {
         }
         match saved {
             Saved::Withdrawn => present.list = ListState::Withdrawn,
-            Saved::List { snapshot, held } => {
+            Saved::List { snapshot, held, unheard } => {
                 let Restored { follower, clock, list, heard } =
                     Follower::restore(&snapshot, elapsed, now)?;
+                let heard = heard.saturating_sub(unheard);
                 if let Some(clock) = clock {
                     // The union first: so that what the brake holds stays held.
                     let local =
@@ -89,7 +91,8 @@ impl Lists {
             }
             let Some(clock) = plane else { continue };
             if let Some(snapshot) = group.follower.save(clock.to_plane(now)) {
-                return Some((*id, Saved::List { held: group.held(clock, now), snapshot }));
+                let (held, unheard) = (group.held(clock, now), now.since(group.heard));
+                return Some((*id, Saved::List { snapshot, held, unheard }));
             }
         }
         None

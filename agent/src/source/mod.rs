@@ -132,7 +132,7 @@ impl<P: Plane, C: Clock> Source<P, C> {
             let began = self.clock.now();
             let broken = self.connection(blocked < BLOCKED_MAX).await;
             let now = self.clock.now();
-            self.lists.set_followed(false);
+            self.lists.lost();
             self.board.link(Link::Down, now);
             let Some(broken) = broken else {
                 // Polled for long enough: one stream decides how to go on.
@@ -265,9 +265,9 @@ impl<P: Plane, C: Clock> Source<P, C> {
             if is_silent {
                 is_silent = false;
                 self.board.link(Link::Stream, self.clock.now());
-                // What was followed is so again, even if there is nothing new to say of it.
-                self.lists.set_followed(true);
             }
+            // What was followed is so still, even if there is nothing new to say of it.
+            self.lists.heard(None, self.clock.now());
             self.heard();
             let taken = parser.push(&chunk, |event| self.take(&event, &mut first));
             if let Err(broken) = taken {

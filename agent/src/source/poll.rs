@@ -36,7 +36,7 @@ impl<P: Plane, C: Clock> Source<P, C> {
             let sent_at = self.clock.now();
             let mut pause = PAUSE;
             match self.plane.poll(group, etag.as_deref()).await {
-                Ok(Polled::Unchanged) => self.lists.set_followed(true),
+                Ok(Polled::Unchanged) => self.lists.heard(Some(group), self.clock.now()),
                 Ok(Polled::List { ips, etag: newer }) => {
                     // An answer that was held back says nothing about the clocks.
                     let sent_at = etag.is_none().then_some(sent_at);
@@ -44,8 +44,7 @@ impl<P: Plane, C: Clock> Source<P, C> {
                     if let Err(rejected) = received {
                         return Broken::Rejected(rejected);
                     }
-                    // Asked for by name, a list that is held back would never come again.
-                    etag = newer.filter(|_| !self.lists.is_holding(group));
+                    etag = newer;
                     if etag.is_some() {
                         pause = PAUSE_AFTER_LIST;
                     }

@@ -208,6 +208,10 @@ impl Stage {
         self.lists.standings(&[group(1)], self.clock.now())[&group(1)].list
     }
 
+    fn is_holding(&self) -> bool {
+        0 < self.lists.standings(&[group(1)], self.clock.now())[&group(1)].held_count
+    }
+
     fn elapsed(&self, since: Timestamp) -> u64 {
         self.clock.now().since(since).as_secs()
     }
@@ -266,6 +270,22 @@ async fn forty_seconds_of_silence_end_a_stream_and_comments_keep_it() {
     let have = stage.script(|script| script.follows[1].1[0].have);
     assert_eq!(have.map(|have| have.revision), Some(list().revision));
     assert_eq!(stage.entries(), 10, "what is in force stays so");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comment_says_that_the_lists_are_still_the_ones_meant() {
+    let comments = (0..100).flat_map(|_| [Step::Wait(Duration::from_secs(30)), comment()]);
+    let steps = std::iter::once(Step::Snapshot(list())).chain(comments).collect();
+    let stage = Stage::new(Script { streams: [steps].into(), ..Script::default() });
+    until("the list is there", || stage.entries() == 10).await;
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+
+    // Leases count from when the plane was last heard: here, shorter ones than the stream is long.
+    let ttl_max = postern_shared::time::Ttl::from_secs(600).unwrap();
+    let policy = LocalPolicy { ttl_max, ..LocalPolicy::default() };
+    stage.lists.reconfigure(&BTreeSet::from([group(1)]), policy, stage.clock.now());
+
+    assert_eq!(stage.entries(), 10);
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,17 +357,22 @@ async fn streams_that_do_not_get_through_give_way_to_polling_and_are_tried_again
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_polled_list_that_is_held_is_asked_for_again_and_confirmed() {
+async fn a_polled_list_that_is_held_is_confirmed_by_a_newer_one_only() {
     let stage = Stage::new(Script { list: Some(list()), ..Script::default() });
     until("the list is there", || stage.entries() == 10).await;
     let mut shrunk = FakeList::new(group(1)).with_hosts(0..2);
     shrunk.revision = postern_shared::position::Revision(2);
 
-    stage.script(|script| (script.list, script.etag) = (Some(shrunk), 1));
-    until("it is held", || stage.lists.is_holding(group(1))).await;
+    stage.script(|script| (script.list, script.etag) = (Some(shrunk.clone()), 1));
+    until("it is held", || stage.is_holding()).await;
+    // The same list under another name, as after a restart of the plane.
+    stage.script(|script| script.etag = 2);
+    tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(stage.entries(), 10);
 
-    until("a second answer confirms it", || stage.entries() == 2).await;
+    shrunk.revision = postern_shared::position::Revision(3);
+    stage.script(|script| (script.list, script.etag) = (Some(shrunk), 3));
+    until("a newer list confirms it", || stage.entries() == 2).await;
 }
 
 #[tokio::test(start_paused = true)]
