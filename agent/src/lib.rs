@@ -13,6 +13,7 @@ mod directory;
 mod disk;
 mod enroll;
 mod firewalls;
+mod flushed;
 mod lists;
 mod lock;
 mod log;

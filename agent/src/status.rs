@@ -119,7 +119,7 @@ pub(crate) enum TargetState {
     InSync,
     /// The last pass failed; it is tried again.
     Failing,
-    /// Emptied by the operator, until a reload or restart.
+    /// Emptied by the operator, until a reload.
     Flushed,
 }
 

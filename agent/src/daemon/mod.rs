@@ -29,6 +29,7 @@ use crate::credential::{Credential, CredentialError, Place};
 use crate::directory::Directory;
 use crate::disk;
 use crate::firewalls::Firewalls;
+use crate::flushed::FlushedTargets;
 use crate::lists::Lists;
 use crate::lock::{self, LockError};
 use crate::status::{Board, TargetNotes, TargetState};
@@ -81,6 +82,15 @@ pub(crate) enum DaemonError {
 /// An operator's wish for a reload, and where to say how it went.
 pub(crate) type ReloadAsked = oneshot::Sender<Result<usize, String>>;
 
+/// Why the configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The operator said so: what was flushed is filled again.
+    Asked,
+    /// The file changed.
+    Noticed,
+}
+
 /// Runs until a signal ends it.
 pub(crate) async fn run<F: Firewalls>(
     config_path: PathBuf,
@@ -118,16 +128,16 @@ pub(crate) async fn run<F: Firewalls>(
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => drop(daemon.reload().await),
+            _ = hangup.recv() => drop(daemon.reload(Cause::Asked).await),
             Some(()) = changes.recv() => {
                 // A directory that was replaced has to be watched anew.
                 (watcher, changes) = watch::configuration(&daemon.config_path);
-                drop(daemon.reload().await);
+                drop(daemon.reload(Cause::Noticed).await);
             }
             Some(asked) = reloads.recv() => {
                 let asked: ReloadAsked = asked;
                 // Whoever asked may have gone.
-                drop(asked.send(daemon.reload().await));
+                drop(asked.send(daemon.reload(Cause::Asked).await));
             }
             Ok(()) = groups.changed() => {
                 let known = groups.borrow_and_update().clone();
@@ -194,6 +204,7 @@ impl<F: Firewalls> Daemon<F> {
             lists: Arc::new(lists),
             cache,
             witness,
+            flushed: Arc::new(FlushedTargets::load(&config.state_dir)),
             groups: tokio::sync::watch::Sender::new(known),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         };
@@ -221,7 +232,7 @@ impl<F: Firewalls> Daemon<F> {
 
     /// Reads the configuration again; keeps the old one where the new one is wrong. Answers how
     /// many targets there are now, or all mistakes.
-    async fn reload(&mut self) -> Result<usize, String> {
+    async fn reload(&mut self, cause: Cause) -> Result<usize, String> {
         let monotonic = NotifyState::monotonic_usec_now();
         tell_manager(
             &[Some(NotifyState::Reloading), monotonic.ok()]
@@ -229,7 +240,7 @@ impl<F: Firewalls> Daemon<F> {
                 .flatten()
                 .collect::<Vec<_>>(),
         );
-        let result = self.try_reload().await.map_err(|error| chain(&error));
+        let result = self.try_reload(cause).await.map_err(|error| chain(&error));
         tell_manager(&[NotifyState::Ready]);
         match &result {
             Ok(targets) => tracing::info!(targets, "the configuration was reloaded"),
@@ -245,7 +256,7 @@ impl<F: Firewalls> Daemon<F> {
         result
     }
 
-    async fn try_reload(&mut self) -> Result<usize, DaemonError> {
+    async fn try_reload(&mut self, cause: Cause) -> Result<usize, DaemonError> {
         let config = Config::load(&self.config_path)?;
         // Before the plane was reached once nothing can be found: that is no mistake.
         if !self.directory.0.is_empty() {
@@ -260,6 +271,9 @@ impl<F: Firewalls> Daemon<F> {
             tracing::warn!("`log` is taken at the next start");
         }
         self.config = config;
+        if cause == Cause::Asked {
+            self.parts.flushed.clear();
+        }
         self.restart().await;
         Ok(self.config.targets.len())
     }

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Config, GroupRef, TargetConfig};
 use crate::directory::Directory;
 use crate::firewalls::Firewalls;
+use crate::flushed::FlushedTargets;
 use crate::lists::{self, Lists};
 use crate::reconcile::{self, Context, Inbox, Order};
 use crate::report::{self, Outbox};
@@ -32,6 +33,7 @@ pub(super) struct Parts<C> {
     pub(super) lists: Arc<Lists>,
     pub(super) cache: Option<Cache>,
     pub(super) witness: Arc<Witness>,
+    pub(super) flushed: Arc<FlushedTargets>,
     pub(super) groups: watch::Sender<Vec<AgentGroup>>,
     pub(super) host: String,
 }
@@ -84,6 +86,7 @@ impl Session {
                         groups,
                         inbox,
                         outbox: Arc::clone(&outbox),
+                        flushed: Arc::clone(&parts.flushed),
                         board: Arc::clone(&parts.board),
                         clock: Arc::clone(&parts.clock),
                         chance: parts.chance,

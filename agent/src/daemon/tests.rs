@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::control::ask;
-use crate::control::protocol::{Answer, Planned, Reloaded, Request, Why};
+use crate::control::protocol::{Answer, Flushed, Planned, Reloaded, Request, Why};
 use crate::credential::tests::credential;
 use crate::status::{Link, Status};
 use crate::target::{Refresh, Target, TargetError, TargetInfo};
@@ -202,9 +202,26 @@ async fn a_group_that_was_renamed_or_taken_away_stays_followed_and_its_target_ke
     assert!(daemon.session.orders.contains_key("door"));
 
     host.configure(&named("nobody"));
-    let refused = daemon.reload().await.unwrap_err();
+    let refused = daemon.reload(Cause::Asked).await.unwrap_err();
     assert!(refused.contains("`nobody` is not among"), "{refused}");
     assert_eq!(daemon.parts.lists.groups(), [group(1)], "the old configuration stays");
+}
+
+#[tokio::test]
+async fn what_was_flushed_stays_so_until_an_operator_reloads() {
+    let host = Host::new().await;
+    let flushed: Vec<Flushed> = host.ask(Request::Flush).await.unwrap();
+    assert_eq!(flushed, [Flushed { target: "door".to_owned(), error: None }]);
+    let names = || fs::read_to_string(host.path("flushed.json")).unwrap();
+    assert_eq!(names(), r#"["door"]"#);
+
+    host.configure(&(target("door") + &target("gate")));
+    host.until("the change was noticed", |status| status.targets.len() == 2).await;
+    assert_eq!(names(), r#"["door"]"#);
+
+    let _: Reloaded = host.ask(Request::Reload).await.unwrap();
+    assert_eq!(names(), "[]");
+    host.daemon.abort();
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ pub(crate) use inbox::{Inbox, Pending};
 use crate::chance::Chance;
 use crate::client::chain;
 use crate::clock::Clock;
+use crate::flushed::FlushedTargets;
 use crate::lists::{Lists, Mode, Standing, Wanted};
 use crate::report::Outbox;
 use crate::status::{Board, TargetNotes, TargetState};
@@ -47,6 +48,7 @@ pub(crate) struct Context<C> {
     pub(crate) groups: Vec<GroupId>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) flushed: Arc<FlushedTargets>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Arc<C>,
     pub(crate) chance: Chance,
@@ -55,7 +57,7 @@ pub(crate) struct Context<C> {
 /// What an operator asks of a running target.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Empty it, and keep it so until the agent is reloaded or restarted.
+    /// Empty it, and keep it so until the agent is told to reload.
     Flush(oneshot::Sender<Result<(), String>>),
     /// Say what a pass would do now.
     Preview(oneshot::Sender<Result<Preview, String>>),
@@ -98,7 +100,8 @@ pub(crate) async fn keep<T: Target, C: Clock>(
     mut orders: mpsc::Receiver<Order>,
 ) {
     let backoff = Backoff::new(BACKOFF_BASE, BACKOFF_CAP);
-    let mode = Mode { is_standing: false, is_adopted: true, is_flushed: false };
+    let is_flushed = context.flushed.contains(&target.info().name);
+    let mode = Mode { is_standing: false, is_adopted: true, is_flushed };
     let mut keeper = Keeper { target, context, backoff, is_stale: true, mode };
     keeper.context.inbox.touch_all();
     let mut recheck_at = Instant::now() + RECHECK;
@@ -241,6 +244,7 @@ impl<T: Target, C: Clock> Keeper<T, C> {
                 if flushed.is_ok() {
                     // The next pass puts the fail-safe networks back, and nothing else.
                     self.mode.is_flushed = true;
+                    self.context.flushed.insert(&self.target.info().name);
                 }
                 self.context.inbox.touch_all();
                 // The asker may have gone.

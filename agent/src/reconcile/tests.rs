@@ -141,6 +141,7 @@ struct Stage {
     outbox: Arc<Outbox>,
     board: Arc<Board>,
     orders: mpsc::Sender<Order>,
+    state_dir: tempfile::TempDir,
     keeper: JoinHandle<()>,
 }
 
@@ -150,6 +151,17 @@ impl Stage {
     }
 
     fn with_world(groups: &[GroupId], policy: LocalPolicy, world: Arc<Mutex<World>>) -> Stage {
+        let state_dir = tempfile::tempdir().unwrap();
+        Stage::in_state(groups, policy, world, state_dir)
+    }
+
+    fn in_state(
+        groups: &[GroupId],
+        policy: LocalPolicy,
+        world: Arc<Mutex<World>>,
+        state_dir: tempfile::TempDir,
+    ) -> Stage {
+        let flushed = Arc::new(FlushedTargets::load(state_dir.path()));
         let clock = clock();
         let set: BTreeSet<GroupId> = groups.iter().copied().collect();
         let lists = Arc::new(Lists::new(&set, policy, clock.now()));
@@ -171,13 +183,14 @@ impl Stage {
             groups: groups.to_vec(),
             inbox,
             outbox: Arc::clone(&outbox),
+            flushed,
             board: Arc::clone(&board),
             clock: Arc::clone(&clock),
             chance: || u64::MAX,
         };
         let (orders, taken) = mpsc::channel(1);
         let keeper = tokio::spawn(keep(target, context, taken));
-        Stage { clock, lists, world, disturbance, outbox, board, orders, keeper }
+        Stage { clock, lists, world, disturbance, outbox, board, orders, state_dir, keeper }
     }
 
     fn receive(&self, event: StreamEvent) {
@@ -418,6 +431,13 @@ async fn a_flush_leaves_the_fail_safe_networks_and_holds() {
     assert_eq!(stage.state(), TargetState::Flushed);
     let [receipt] = &stage.receipts()[..] else { panic!("one receipt") };
     assert_eq!(receipt.state, ReceiptState::Held);
+
+    stage.keeper.abort();
+    let policy = LocalPolicy { failsafe: vec![host(500)], ..LocalPolicy::default() };
+    let next = Stage::in_state(&[group(1)], policy, stage.world, stage.state_dir);
+    next.receive(list.snapshot(next.clock.now()));
+    until("it is kept", || next.state() == TargetState::Flushed).await;
+    assert!(next.holds(group(1), [host(500)]), "also by the next task");
 }
 
 #[tokio::test(start_paused = true)]
