@@ -75,7 +75,7 @@ async fn a_listing_that_is_interrupted_is_never_believed() {
     let mut gate = gate(Ownership::Off, NftOptions::default());
     gate.refresh(now()).await.unwrap();
     let add: BTreeMap<_, _> =
-        hosts(10_000).into_iter().map(|host| (host, within(secs(3600)))).collect();
+        hosts(2_000).into_iter().map(|host| (host, within(secs(3600)))).collect();
     gate.apply(&plans(group(1), Plan { add: add.clone(), ..Plan::default() }), now())
         .await
         .unwrap();

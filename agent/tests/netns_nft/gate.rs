@@ -26,7 +26,7 @@ fn ports(first: u16, last: u16) -> Vec<Ports> {
     vec![range(Protocol::Tcp), range(Protocol::Udp)]
 }
 
-fn config(ownership: Ownership) -> GateConfig {
+pub(crate) fn config(ownership: Ownership) -> GateConfig {
     GateConfig {
         table: "postern".to_owned(),
         services: vec![Service {
@@ -349,6 +349,10 @@ async fn a_second_agent_is_told_who_holds_the_table() {
         assert!(holder.contains(&me), "{holder}");
     }
     assert_eq!(kernel_networks(), ["192.0.2.7/32"]);
+    drop(first);
+    late.refresh(now()).await.unwrap();
+    late.apply(&BTreeMap::new(), now()).await.unwrap();
+    assert!(late.is_settled(), "it takes over when the first one is gone");
 }
 
 #[tokio::test]
@@ -402,6 +406,7 @@ async fn foreign_changes_are_seen_and_repaired() {
         "add chain inet postern extra { type filter hook input priority 0; policy drop; }",
         "add set inet postern extra { type inet_service; }",
         "add chain inet postern prerouting { policy drop; }",
+        "add table inet postern { flags dormant; }",
         "delete chain inet postern prerouting; \
          add chain inet postern prerouting { type filter hook prerouting priority 0; }",
         "add element NETWORKS { 198.51.100.7 timeout 1h }",
@@ -589,6 +594,19 @@ async fn flush_closes_and_purge_opens() {
     gate.purge().await.unwrap();
     assert!(lab.reaches("10.1.2.4", PORT));
     assert!(list_table("postern").is_empty());
+}
+
+#[tokio::test]
+async fn flush_closes_what_an_earlier_run_left() {
+    let lab = Lab::new();
+    let mut gate = started(config(Ownership::Auto)).await;
+    apply(&mut gate, group(1), adding(&["10.1.2.3/32", "198.51.100.0/24"])).await;
+    drop(gate);
+
+    self::gate(config(Ownership::Auto)).flush().await.unwrap();
+
+    assert!(kernel_networks().is_empty());
+    assert!(!lab.reaches("10.1.2.3", PORT), "the gate stays");
 }
 
 #[tokio::test]

@@ -3,8 +3,11 @@
 //! Needs a network namespace per process: run with `make test`.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod contract;
 mod faults;
 mod gate;
 #[path = "../netns/mod.rs"]
 mod netns;
+#[path = "../contract/mod.rs"]
+mod promises;
 mod sets;

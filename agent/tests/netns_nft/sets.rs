@@ -28,7 +28,7 @@ fn target() -> SetsTarget {
 }
 
 /// Declares a table as an operator would, with a rule of his own beside those with the sets.
-fn declare(flags: &str) {
+pub(crate) fn declare(flags: &str) {
     nft("add table inet filter");
     nft("add chain inet filter input { type filter hook input priority 0; }");
     nft(&format!("add set inet filter friends4 {{ type ipv4_addr; flags {flags}; }}"));
@@ -41,7 +41,7 @@ fn declare(flags: &str) {
 }
 
 /// What `nft` lists of a set: ranges as it writes them, and the seconds left.
-fn elements(set: &str) -> BTreeMap<String, u64> {
+pub(crate) fn elements(set: &str) -> BTreeMap<String, u64> {
     let objects = list_table("filter");
     let listed = objects.iter().find(|object| object["set"]["name"] == set).unwrap();
     let elements = listed["set"]["elem"].as_array().into_iter().flatten();
@@ -254,6 +254,8 @@ async fn flush_empties_our_sets_only() {
     let mut target = started().await;
     apply(&mut target, &plans(group(1), adding(&["10.1.2.3", "2001:db8:1::7"]))).await;
 
+    drop(target);
+    let mut target = self::target();
     target.flush().await.unwrap();
 
     assert!(keys("friends4").is_empty() && keys("friends6").is_empty());

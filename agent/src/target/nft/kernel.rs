@@ -297,13 +297,13 @@ const PROBE: &str = "postern-probe";
 
 fn owner_probe() -> Batch {
     let mut batch = Batch::new(super::FAMILY_INET, PROBE);
-    batch.add_table(Some(sys::TABLE_OWNER | sys::TABLE_PERSIST), "");
+    batch.add_table(sys::TABLE_OWNER | sys::TABLE_PERSIST, "");
     batch
 }
 
 fn destroy_probe() -> Batch {
     let mut batch = Batch::new(super::FAMILY_INET, PROBE);
-    batch.add_table(None, "");
+    batch.add_table(0, "");
     batch.add_set(&NewSet {
         name: PROBE,
         key_type: sys::TYPE_IPV4,

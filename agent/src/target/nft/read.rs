@@ -82,10 +82,9 @@ pub(super) fn read(
     let mut rest = REST;
     for _ in 0..ATTEMPTS_MAX {
         let mut found = Found { generation: connection.generation()?, ..Found::default() };
-        let mut reader = Reader { connection, family, table, interrupted: false };
+        let mut reader = Reader { connection, family, table, interrupted: false, owned: false };
         let all = reader.read_all(&mut found, |set| wants(set), now, started);
-        let interrupted = reader.interrupted;
-        let owned = found.table.is_some_and(|table| table.owner == Some(connection.port()));
+        let Reader { interrupted, owned, .. } = reader;
         match all {
             Ok(()) if owned => return Ok(found),
             Ok(()) if !interrupted && connection.generation()? == found.generation => {
@@ -137,6 +136,8 @@ struct Reader<'a> {
     family: u8,
     table: &'a str,
     interrupted: bool,
+    /// The table is ours alone, so that others' transactions say nothing about it.
+    owned: bool,
 }
 
 impl Reader<'_> {
@@ -148,6 +149,7 @@ impl Reader<'_> {
         started: Instant,
     ) -> io::Result<()> {
         found.table = read_table(self.connection, self.family, self.table)?;
+        self.owned = found.table.is_some_and(|table| table.owner == Some(self.connection.port()));
         if found.table.is_none() {
             return Ok(());
         }
@@ -155,9 +157,29 @@ impl Reader<'_> {
         self.read_rules(found)?;
         self.read_sets(found)?;
         for set in found.sets.iter_mut().filter(|set| wants(set)) {
-            set.elements = self.read_elements(&set.name, now, started)?;
+            set.elements = match set.flags & sys::SET_INTERVAL {
+                0 => self.read_whole(&set.name, now, started)?,
+                _ => self.read_elements(&set.name, now, started)?,
+            };
         }
         Ok(())
+    }
+
+    /// Lists a hash set until nothing new is listed. While the kernel resizes its table, or clears
+    /// it of what has expired, a listing leaves out elements and says nothing of it.
+    fn read_whole(
+        &mut self,
+        set: &str,
+        now: Timestamp,
+        started: Instant,
+    ) -> io::Result<Vec<FoundElement>> {
+        whole(|| {
+            // Somebody's transaction came between: nothing of this reading counts.
+            if self.interrupted && !self.owned {
+                return Err(io::Error::from_raw_os_error(libc::EINTR));
+            }
+            self.read_elements(set, now, started)
+        })
     }
 
     fn dump(&mut self, kind: u16) -> Request {
@@ -250,6 +272,20 @@ impl Reader<'_> {
     }
 }
 
+/// Puts listings together until one says nothing new. Each may leave out elements, not the same
+/// ones twice; none invents any.
+fn whole(mut list: impl FnMut() -> io::Result<Vec<FoundElement>>) -> io::Result<Vec<FoundElement>> {
+    let mut seen: BTreeMap<IpAddr, FoundElement> = BTreeMap::new();
+    for attempt in 0..ATTEMPTS_MAX {
+        let before = seen.len();
+        seen.extend(list()?.into_iter().map(|element| (element.address, element)));
+        if 0 < attempt && seen.len() == before {
+            return Ok(seen.into_values().collect());
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
 fn read_element(element: Attributes<'_>, now: Timestamp) -> Option<FoundElement> {
     const KEY: u16 = 1;
     const VALUE: u16 = 1;
@@ -267,4 +303,45 @@ fn read_element(element: Attributes<'_>, now: Timestamp) -> Option<FoundElement>
         interval_end: element.u32(FLAGS).unwrap_or(0) & sys::ELEMENT_INTERVAL_END != 0,
         expiry: left.map_or(Expiry::Never, |left| Expiry::At(now.saturating_add(left))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elements(last: &[u8]) -> Vec<FoundElement> {
+        let element = |last: &u8| FoundElement {
+            address: [192, 0, 2, *last].into(),
+            interval_end: false,
+            expiry: Expiry::Never,
+        };
+        last.iter().map(element).collect()
+    }
+
+    fn put_together(listings: &[&[u8]]) -> Option<Vec<FoundElement>> {
+        let mut listings = listings.iter();
+        whole(|| listings.next().map(|last| elements(last)).ok_or(io::ErrorKind::Other.into())).ok()
+    }
+
+    #[test]
+    fn a_listing_that_leaves_out_elements_is_not_taken_for_the_whole() {
+        assert_eq!(put_together(&[&[1, 2, 3], &[3, 2, 1]]), Some(elements(&[1, 2, 3])));
+        assert_eq!(put_together(&[&[1, 2, 2], &[1, 2, 3], &[1]]), Some(elements(&[1, 2, 3])));
+        assert_eq!(put_together(&[&[1, 2, 3], &[1, 3]]), Some(elements(&[1, 2, 3])));
+        assert_eq!(put_together(&[&[], &[]]), Some(Vec::new()));
+        assert_eq!(put_together(&[&[1]]), None, "one alone is no evidence");
+    }
+
+    #[test]
+    fn a_listing_that_never_settles_is_given_up() {
+        let mut last = 0;
+        let ever_more = || {
+            last += 1;
+            Ok(elements(&[last]))
+        };
+
+        let error = whole(ever_more).unwrap_err();
+
+        assert!(is_passing(&error));
+    }
 }

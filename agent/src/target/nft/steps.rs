@@ -16,7 +16,7 @@ use super::sys::{self, Batch, Element, Hook, MESSAGE_ELEMENTS_MAX, NewSet, Remov
 pub(super) enum Step {
     /// Makes the table, or takes it over with these flags.
     AddTable {
-        flags: Option<u32>,
+        flags: u32,
     },
     DeleteTable,
     AddSet {
@@ -127,10 +127,10 @@ impl Step {
     /// Writes the step as `nft` would be told it. `table` is the family and the name.
     pub(super) fn write(&self, out: &mut impl fmt::Write, table: &str) -> fmt::Result {
         match self {
-            Step::AddTable { flags: Some(_) } => {
+            Step::AddTable { flags } if flags & sys::TABLE_OWNER != 0 => {
                 writeln!(out, "add table {table} {{ flags owner, persist; }}")
             }
-            Step::AddTable { flags: None } => writeln!(out, "add table {table}"),
+            Step::AddTable { .. } => writeln!(out, "add table {table}"),
             Step::DeleteTable => writeln!(out, "delete table {table}"),
             Step::AddSet { name, family, size } => {
                 let kind = match family {
@@ -152,8 +152,14 @@ impl Step {
                 writeln!(out, "delete element {table} {set} {{ {} }} # {net}", net.address())
             }),
             Step::AddRanges { set, ranges } => {
-                ranges.iter().try_for_each(|Range { first, last, expiry }| {
-                    writeln!(out, "add element {table} {set} {{ {first}-{last} }} # until {expiry}")
+                ranges.iter().try_for_each(|Range { first, last, expiry }| match first == last {
+                    true => {
+                        writeln!(out, "add element {table} {set} {{ {first} }} # until {expiry}")
+                    }
+                    false => writeln!(
+                        out,
+                        "add element {table} {set} {{ {first}-{last} }} # until {expiry}"
+                    ),
                 })
             }
             Step::AddChain { name, hook: None } => writeln!(out, "add chain {table} {name}"),

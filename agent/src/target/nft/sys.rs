@@ -37,6 +37,7 @@ const MESSAGE_BYTES_MAX: usize = 128 * 1024;
 const DESTROY_ELEMENTS: i32 = 30;
 
 /// Flags of tables.
+pub(super) const TABLE_DORMANT: u32 = 0x1;
 pub(super) const TABLE_OWNER: u32 = 0x2;
 pub(super) const TABLE_PERSIST: u32 = 0x4;
 /// Flags of sets.
@@ -152,12 +153,10 @@ impl Batch {
         Sealed { bytes: self.bytes, first: 1, last }
     }
 
-    /// Makes the table, or takes it over. Without `flags` those that it has are left alone.
-    pub(super) fn add_table(&mut self, flags: Option<u32>, comment: &str) {
+    /// Makes the table with these flags, or gives them to the one that is there.
+    pub(super) fn add_table(&mut self, flags: u32, comment: &str) {
         let object = self.table_object();
-        if let Some(flags) = flags {
-            object.set_u32(nftnl_c::NFTNL_TABLE_FLAGS, flags);
-        }
+        object.set_u32(nftnl_c::NFTNL_TABLE_FLAGS, flags);
         object.set_data(nftnl_c::NFTNL_TABLE_USERDATA, &comment_tlv(0, comment));
         self.table_message(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE, &object);
     }

@@ -69,7 +69,7 @@ pub(super) struct Situation<'a> {
 impl Standing {
     /// Says whether all but entries is as it should be.
     pub(super) fn is_settled(&self, wants_owner: bool) -> bool {
-        self.table.is_some()
+        self.table.is_some_and(|flags| flags & sys::TABLE_DORMANT == 0)
             && self.rules_right
             && self.junk.is_empty()
             && self.owned == wants_owner
@@ -316,8 +316,13 @@ impl Parts {
         let from_nothing = recreate || standing.table.is_none();
         let mut prepare = Vec::new();
         let mut commit = Vec::new();
-        if from_nothing || standing.owned != wants_owner {
-            let flags = wants_owner.then_some(sys::TABLE_OWNER | sys::TABLE_PERSIST);
+        let before = standing.table.filter(|_| !from_nothing);
+        let sleeps = before.is_some_and(|flags| flags & sys::TABLE_DORMANT != 0);
+        let flags = match wants_owner {
+            true => sys::TABLE_OWNER | sys::TABLE_PERSIST,
+            false => before.unwrap_or(0) & !sys::TABLE_DORMANT,
+        };
+        if from_nothing || standing.owned != wants_owner || sleeps {
             prepare.push(Step::AddTable { flags });
         }
         prepare.extend(self.new_sets);
@@ -348,7 +353,6 @@ impl Parts {
         if !from_nothing && !self.clash {
             commit.extend(standing.junk.iter().cloned().map(Step::DeleteSet));
         }
-        let flags = if wants_owner { sys::TABLE_OWNER | sys::TABLE_PERSIST } else { 0 };
         let standing = Standing {
             table: Some(flags),
             owned: wants_owner,

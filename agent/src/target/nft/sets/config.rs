@@ -94,6 +94,12 @@ impl SetsConfig {
         format!("{} {}", self.family, self.table)
     }
 
+    /// The sets as they should be declared, for as long as nobody has looked.
+    pub(super) fn supposed(&self) -> BTreeMap<Family, Shape> {
+        let shape = |name: &String| Shape { name: name.clone(), interval: true, size: None };
+        self.sets().map(|(family, name)| (family, shape(name))).collect()
+    }
+
     /// Checks the sets against what we can keep.
     pub(super) fn shapes(&self, found: &Found) -> Result<BTreeMap<Family, Shape>, TargetError> {
         let table = self.table_text();

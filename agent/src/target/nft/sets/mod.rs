@@ -132,7 +132,9 @@ impl SetsTarget {
         now: Timestamp,
     ) -> Result<Vec<Step>, TargetError> {
         let mut steps = Vec::new();
-        for (family, shape) in &self.shapes {
+        let supposed = self.config.supposed();
+        let shapes = if self.shapes.is_empty() { &supposed } else { &self.shapes };
+        for (family, shape) in shapes {
             self.check_fit(*family, shape, model, now)?;
             let set = shape.name.clone();
             if shape.interval {
@@ -339,14 +341,16 @@ impl Target for SetsTarget {
     }
 
     async fn flush(&mut self) -> Result<(), TargetError> {
+        let was_known = self.known;
         if self.shapes.is_empty() {
-            return Ok(());
+            let found = self.read(Timestamp::EPOCH).await?;
+            self.shapes = self.config.shapes(&found)?;
         }
         let steps: Vec<Step> =
             self.shapes.values().map(|shape| Step::FlushSet(shape.name.clone())).collect();
         self.commit(&steps, Timestamp::EPOCH).await.map_err(refusal::of_commit)?;
         self.observed.values_mut().for_each(Observed::clear);
-        self.known = true;
+        self.known = was_known;
         Ok(())
     }
 }
