@@ -116,6 +116,56 @@ async fn a_listing_that_is_interrupted_is_never_believed() {
 }
 
 #[tokio::test]
+async fn a_change_between_ours_is_not_overlooked() {
+    netns::require();
+    let mut gate = gate(Ownership::Off, NftOptions::default());
+    let wanted = |left| -> Allowlist {
+        hosts(3_000).into_iter().map(|host| (host, within(secs(left)))).collect()
+    };
+    pass(&mut gate, &wanted(3600)).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let editor = std::thread::spawn(move || {
+        let mut last = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let set = netns::kernel_sets("postern").remove(0);
+            last = (last + 1) % 250;
+            // The set may have been replaced since it was asked for.
+            try_run(
+                "nft",
+                &[&format!("add element inet postern {set} {{ 10.9.9.{last} timeout 1h }}")],
+            );
+        }
+    });
+
+    for left in 0..60 {
+        pass(&mut gate, &wanted(3600 + 10 * left)).await;
+    }
+
+    stop.store(true, Ordering::Relaxed);
+    editor.join().unwrap();
+    pass(&mut gate, &wanted(3600)).await;
+    assert_eq!(kernel_entries(group(1)).len(), 3_000);
+    assert_eq!(gate.refresh(now()).await.unwrap(), Refresh::Unchanged);
+}
+
+/// Passes, as the agent makes them, until one gets through.
+async fn pass(gate: &mut GateTarget, wanted: &Allowlist) {
+    loop {
+        let at = now();
+        if gate.refresh(at).await.is_err() {
+            continue;
+        }
+        let plan = plan(wanted, &gate.observed()[&group(1)], Scope::All, secs(2), at);
+        if (plan.is_empty() && gate.is_settled())
+            || gate.apply(&plans(group(1), plan), at).await.is_ok()
+        {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_the_right_to_it_one_sentence_says_what_is_missing() {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     netns::require();

@@ -113,12 +113,29 @@ async fn single_addresses_come_and_go_one_by_one() {
     assert_eq!(keys("friends4"), ["10.1.2.4", "10.1.2.5"], "the other group still has it");
     let renew = BTreeMap::from([(net("10.1.2.5"), within(secs(7200)))]);
     apply(&mut target, &plans(group(2), Plan { renew, ..Plan::default() })).await;
+    let shorter = BTreeMap::from([(net("10.1.2.5"), within(secs(60)))]);
+    apply(&mut target, &plans(group(1), Plan { add: shorter, ..Plan::default() })).await;
 
     let left = elements("friends4");
     assert!(left["10.1.2.5"] > 7100 && left["10.1.2.4"] <= 3600, "{left:?}");
     assert_eq!(keys("foes"), ["203.0.113.66"]);
     assert_eq!(nft("list chain inet filter input"), rules);
     assert_eq!(target.refresh(now()).await.unwrap(), Refresh::Unchanged);
+    drop(target);
+    let mut target = started().await;
+    let both = BTreeMap::from([
+        (
+            group(1),
+            Plan { add: BTreeMap::from([(net("10.1.2.5"), within(secs(60)))]), ..Plan::default() },
+        ),
+        (group(2), adding(&["10.1.2.5"])),
+    ]);
+    apply(&mut target, &both).await;
+    let left = elements("friends4");
+    assert!(
+        left.len() == 1 && 3500 < left["10.1.2.5"],
+        "the latest of both, and all anew: {left:?}"
+    );
 }
 
 #[tokio::test]
