@@ -8,6 +8,8 @@ mod elapsed;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +36,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest list of groups: thousands of them.
 const GROUPS_BYTES_MAX: u64 = 1024 * 1024;
 const GROUPS_FILE: &str = "groups.json";
+const LIST_SUFFIX: &str = ".list";
 /// Changes within this time go to the disk together.
 const COALESCE: Duration = Duration::from_secs(1);
 /// A large list is written rarely: writing takes at most this part of the time.
@@ -112,6 +115,20 @@ impl Cache {
         }
     }
 
+    /// Removes what is kept of all groups but these: nobody would look at it again until it is of
+    /// another time. Blocks on the disk.
+    pub(crate) fn keep_only(&self, groups: &BTreeSet<GroupId>) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let group = name.to_str().and_then(|name| name.strip_suffix(LIST_SUFFIX)?.parse().ok());
+            let is_foreign = group.is_some_and(|group: GroupId| !groups.contains(&group));
+            if is_foreign && let Err(error) = fs::remove_file(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "an old list stays on the disk");
+            }
+        }
+    }
+
     /// Reads what is kept of a group. Blocks on the disk.
     fn load(&self, group: GroupId) -> Result<Option<(Moment, Saved)>, CacheError> {
         let Some(content) = disk::read_bounded(&self.path(group), FILE_BYTES_MAX)? else {
@@ -180,7 +197,7 @@ impl Cache {
     }
 
     fn path(&self, group: GroupId) -> PathBuf {
-        self.directory.join(format!("{group}.list"))
+        self.directory.join(format!("{group}{LIST_SUFFIX}"))
     }
 }
 

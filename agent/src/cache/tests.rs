@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use postern_shared::network::Network;
@@ -194,6 +192,24 @@ async fn changes_reach_the_disk_by_themselves_and_a_full_disk_is_told_and_surviv
     lists.receive(list.change(&change, &[], clock.now()), None, clock.now()).unwrap();
     until("it is told", || !board.read().troubles.is_empty()).await;
     assert_eq!(state(&lists, clock.now()), (ListState::Followed, 12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_are_no_longer_followed_leave_the_disk_and_nothing_else_does() {
+    let (clock, witness) = (clock(), Witness::of_this_boot());
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    let lists = lists(clock.now());
+    let list = FakeList::new(group(1)).with_hosts(0..2);
+    lists.receive(list.snapshot(clock.now()), Some(clock.now()), clock.now()).unwrap();
+    save_all(&cache, &lists, &witness, clock.now());
+    cache.save_groups(&[]).unwrap();
+    fs::write(cache.path(group(2)), "old").unwrap();
+
+    cache.keep_only(&BTreeSet::from([group(1)]));
+
+    assert!(cache.path(group(1)).exists() && !cache.path(group(2)).exists());
+    assert!(cache.directory.join(GROUPS_FILE).exists());
 }
 
 #[test]

@@ -208,6 +208,7 @@ impl<F: Firewalls> Daemon<F> {
             groups: tokio::sync::watch::Sender::new(known),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         };
+        parts.forget_others(&config, &directory);
         parts.restore();
         let session = Session::start(&parts, &config, &directory, &client, &firewalls);
         let office = Arc::new(Office::new(&parts, now));
@@ -310,6 +311,7 @@ impl<F: Firewalls> Daemon<F> {
         let now = crate::clock::Clock::now(&*self.parts.clock);
         let groups = followed(&self.config, &self.directory);
         self.parts.lists.reconfigure(&groups, self.config.policy.clone(), now);
+        self.parts.forget_others(&self.config, &self.directory);
         self.parts.restore();
         let (parts, config, directory) = (&self.parts, &self.config, &self.directory);
         self.session = Session::start(parts, config, directory, &self.client, &self.firewalls);
@@ -340,6 +342,16 @@ impl<F: Firewalls> Daemon<F> {
 }
 
 impl Parts<SteadyClock> {
+    /// Removes lists that the configuration has no use for; where it names groups that nobody
+    /// knows yet, any list may be theirs.
+    fn forget_others(&self, config: &Config, directory: &Directory) {
+        if let Some(cache) = &self.cache
+            && let Ok(groups) = directory.resolve_all(named(config))
+        {
+            cache.keep_only(&groups);
+        }
+    }
+
     /// Gives lists that have none what is on the disk.
     fn restore(&self) {
         if let Some(cache) = &self.cache {

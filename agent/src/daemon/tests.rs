@@ -197,7 +197,13 @@ async fn a_group_that_was_renamed_or_taken_away_stays_followed_and_its_target_ke
     daemon.learn(Directory(vec![known(2, "web")])).await;
     assert_eq!(daemon.parts.lists.groups(), [group(1)]);
     daemon.session.tasks.shutdown().await;
+    let lists = host.path("lists");
+    let (followed, old) = ([1, 2].map(|id| lists.join(format!("{}.list", group(id))))).into();
+    for path in [&followed, &old] {
+        fs::write(path, "").unwrap();
+    }
     let mut daemon = start();
+    assert!(!old.exists(), "what nobody follows leaves the disk");
     assert_eq!(daemon.parts.lists.groups(), [group(1)], "also after a restart");
     assert!(daemon.session.orders.contains_key("door"));
 
