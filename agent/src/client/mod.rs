@@ -16,7 +16,7 @@ use postern_shared::position::Follow;
 use postern_shared::token::Token;
 use postern_shared::wire::v1::{
     AgentSelf, AgentUpdate, BeaconAnswer, BeaconRequest, EnrolAnswer, EnrolRequest, Envelope,
-    GroupIps, Receipts,
+    Receipts, Snapshot,
 };
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -40,8 +40,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer except for lists.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Largest list: about a million entries.
-const LIST_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Largest list: 131,072 entries, all of them IPv6, have about 18 MB.
+const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -87,7 +87,7 @@ pub(crate) enum Polled {
     /// The list is still the one named.
     Unchanged,
     /// The list, and the name of its state.
-    List { ips: Box<GroupIps>, etag: Option<String> },
+    List { snapshot: Box<Snapshot>, etag: Option<String> },
 }
 
 /// The control plane over HTTP.
@@ -169,8 +169,9 @@ impl Plane for Client {
             }
             let etag = answer.headers().get(ETAG).and_then(|value| value.to_str().ok());
             let etag = etag.map(str::to_owned);
-            let ips: Envelope<GroupIps> = json(answer, LIST_BYTES_MAX).await?;
-            Ok(Polled::List { ips: Box::new(ips.data), etag })
+            // The rest of a `GroupIps` is for people, and is not kept in memory.
+            let list: Envelope<Snapshot> = json(answer, LIST_BYTES_MAX).await?;
+            Ok(Polled::List { snapshot: Box::new(list.data), etag })
         })
         .await
     }

@@ -1,7 +1,13 @@
 use std::sync::Arc;
 
+use postern_shared::digest::Digest;
+use postern_shared::ids::Epoch;
+use postern_shared::network::Network;
+use postern_shared::policy::LocalPolicy;
+use postern_shared::position::Revision;
+use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::token::TokenKind;
-use postern_shared::wire::v1::{Receipt, ReceiptState};
+use postern_shared::wire::v1::{GroupIps, ListedEntry, Receipt, ReceiptState};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -356,4 +362,36 @@ mod enrolling {
         assert!(matches!(error, EnrolError::Directory { .. }), "{error:?}");
         assert!(!served.is_finished(), "nobody called");
     }
+}
+
+#[test]
+fn the_largest_list_that_is_taken_fits_in_an_answer() {
+    let listed = |n: u128| ListedEntry {
+        cidr: Network::host(
+            std::net::Ipv6Addr::from(0x2a01_ffff_ffff_ffff << 64 | n << 40 | n).into(),
+        ),
+        family: 6,
+        expires_at: Expiry::At(Timestamp::from_unix_ms(1_700_000_000_000).unwrap()),
+        sources: Vec::new(),
+    };
+    let entries: Vec<ListedEntry> = (1..=LocalPolicy::ENTRIES_MAX as u128).map(listed).collect();
+    let ips = GroupIps {
+        group: GroupId::from_random([1; 16]),
+        ips: entries.iter().map(|entry| entry.cidr.to_string()).collect(),
+        entries,
+        as_of: Timestamp::EPOCH,
+        epoch: Epoch::from_random([2; 16]),
+        revision: Revision(7),
+        digest: Digest::default(),
+    };
+
+    let body = serde_json::to_vec(&serde_json::json!({
+        "data": ips,
+        "meta": { "request_id": "r", "timestamp": Timestamp::EPOCH },
+    }))
+    .unwrap();
+
+    assert!(body.len() < LIST_BYTES_MAX, "{} bytes", body.len());
+    let list: Envelope<Snapshot> = serde_json::from_slice(&body).unwrap();
+    assert_eq!(list.data.entries.len(), LocalPolicy::ENTRIES_MAX);
 }

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use postern_shared::backoff::share;
 use postern_shared::ids::GroupId;
-use postern_shared::wire::v1::{Entry, GroupIps, Snapshot, StreamEvent, Withdrawn};
+use postern_shared::wire::v1::{StreamEvent, Withdrawn};
 
 use super::{Broken, Source};
 use crate::client::{Plane, PlaneError, Polled};
@@ -37,10 +37,14 @@ impl<P: Plane, C: Clock> Source<P, C> {
             let mut pause = PAUSE;
             match self.plane.poll(group, etag.as_deref()).await {
                 Ok(Polled::Unchanged) => self.lists.heard(Some(group), self.clock.now()),
-                Ok(Polled::List { ips, etag: newer }) => {
+                Ok(Polled::List { snapshot, etag: newer }) => {
                     // An answer that was held back says nothing about the clocks.
                     let sent_at = etag.is_none().then_some(sent_at);
-                    let received = self.lists.receive(snapshot(*ips), sent_at, self.clock.now());
+                    let received = self.lists.receive(
+                        StreamEvent::Snapshot(*snapshot),
+                        sent_at,
+                        self.clock.now(),
+                    );
                     if let Err(rejected) = received {
                         return Broken::Rejected(rejected);
                     }
@@ -68,15 +72,4 @@ impl<P: Plane, C: Clock> Source<P, C> {
             tokio::time::sleep(left + share(pause, (self.chance)())).await;
         }
     }
-}
-
-/// What a stream would have said.
-fn snapshot(ips: GroupIps) -> StreamEvent {
-    let GroupIps { group, entries, as_of, epoch, revision, digest, .. } = ips;
-    let entry = |entry: postern_shared::wire::v1::ListedEntry| Entry {
-        cidr: entry.cidr,
-        expires_at: entry.expires_at,
-    };
-    let entries = entries.into_iter().map(entry).collect();
-    StreamEvent::Snapshot(Snapshot { group, epoch, revision, as_of, digest, entries })
 }

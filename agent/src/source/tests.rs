@@ -6,9 +6,7 @@ use postern_shared::ids::GroupId;
 use postern_shared::policy::LocalPolicy;
 use postern_shared::position::Follow;
 use postern_shared::time::{Expiry, Timestamp};
-use postern_shared::wire::v1::{
-    AgentSelf, BeaconAnswer, Confirmation, GroupIps, ListedEntry, Receipts, Withdrawn,
-};
+use postern_shared::wire::v1::{AgentSelf, BeaconAnswer, Confirmation, Receipts, Withdrawn};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -130,17 +128,7 @@ impl Plane for FakePlane {
         let StreamEvent::Snapshot(snapshot) = list.snapshot(self.clock.now()) else {
             unreachable!("a snapshot was asked for")
         };
-        let listed = |entry: &postern_shared::wire::v1::Entry| ListedEntry::new(*entry, Vec::new());
-        let ips = GroupIps {
-            group: snapshot.group,
-            ips: Vec::new(),
-            entries: snapshot.entries.iter().map(listed).collect(),
-            as_of: snapshot.as_of,
-            epoch: snapshot.epoch,
-            revision: snapshot.revision,
-            digest: snapshot.digest,
-        };
-        Ok(Polled::List { ips: Box::new(ips), etag: Some(newest) })
+        Ok(Polled::List { snapshot: Box::new(snapshot), etag: Some(newest) })
     }
 
     async fn report(&self, _receipts: &Receipts) -> Result<(), PlaneError> {
