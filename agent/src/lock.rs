@@ -1,7 +1,7 @@
 //! One agent a state directory.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 /// Held by the agent that runs; gone with its process, however that ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    _directory: File,
 }
 
 /// Why this process may not be the agent of the state directory.
@@ -27,35 +27,35 @@ pub(crate) enum LockError {
 }
 
 /// Takes the lock of `state_dir` without waiting, and writes this process's id into it.
+///
+/// What is locked is the directory itself, since a disk that takes no write must not keep the
+/// agent from running; only the process id is lost then.
 pub(crate) fn acquire(state_dir: &Path) -> Result<Lock, LockError> {
+    let failed = |source| LockError::Io { path: state_dir.to_owned(), source };
+    let directory = File::open(state_dir).map_err(failed)?;
     let path = state_dir.join("lock");
-    let failed = |source| LockError::Io { path: path.clone(), source };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(&path).map_err(failed)?;
-    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    if let Err(error) = rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(failed(error.into()));
         }
-        return Err(LockError::Held { pid: holder(&mut file) });
+        return Err(LockError::Held { pid: holder(&path) });
     }
-    // A disk that takes no write must not keep the agent from running; only the pid is lost.
-    if let Err(error) = write_pid(&mut file) {
+    if let Err(error) = write_pid(&path) {
         tracing::warn!(%error, path = %path.display(), "could not write the process id to the lock");
     }
-    Ok(Lock { _file: file })
+    Ok(Lock { _directory: directory })
 }
 
-fn write_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
+fn write_pid(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     writeln!(file, "{}", std::process::id())
 }
 
-fn holder(file: &mut File) -> String {
+fn holder(path: &Path) -> String {
     const PID_BYTES_MAX: u64 = 20;
     let mut text = String::new();
-    let read = file.take(PID_BYTES_MAX).read_to_string(&mut text);
+    let read = File::open(path).and_then(|file| file.take(PID_BYTES_MAX).read_to_string(&mut text));
     match read.ok().and_then(|_| text.trim().parse::<u32>().ok()) {
         Some(pid) => pid.to_string(),
         None => "unknown".to_owned(),
