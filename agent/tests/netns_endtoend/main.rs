@@ -11,4 +11,8 @@ mod netns;
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod host;
+mod network;
+mod operator;
+mod plane;
 mod way;

@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::PATIENCE;
 use super::plane::PLANE_URL;
+use super::{PATIENCE, eventually};
 use crate::netns::{HOST_V4, HOST_V6, Lab};
 
 /// The port that the gate protects.
@@ -78,6 +78,16 @@ impl Clients {
     pub(crate) fn is_open(&self, source: &str) -> bool {
         let source: IpAddr = source.parse().unwrap();
         self.run(async move { knock(source).await.expect("the unprotected port is reached") })
+    }
+
+    /// Waits until the door is open to `source`; answers how long that took.
+    pub(crate) fn opens(&self, source: &str) -> Duration {
+        eventually(&format!("the door is open to {source}"), || self.is_open(source))
+    }
+
+    /// Waits until the door is closed to `source`; answers how long that took.
+    pub(crate) fn closes(&self, source: &str) -> Duration {
+        eventually(&format!("the door is closed to {source}"), || !self.is_open(source))
     }
 
     /// Reports with a bookmark from `source`, and waits so many seconds for confirmation.

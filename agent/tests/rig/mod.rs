@@ -6,8 +6,10 @@
 
 pub(crate) mod clients;
 pub(crate) mod host;
+pub(crate) mod hostile;
 pub(crate) mod kernel;
 pub(crate) mod plane;
+pub(crate) mod proxy;
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,9 @@ use crate::netns::Lab;
 use clients::Clients;
 use host::{Agent, Host};
 use plane::{NewPair, Plane};
+use postern_controlplane::clock::{Clock as _, SteadyClock};
 use postern_shared::ids::{GroupId, OrgId};
+use postern_shared::time::Timestamp;
 
 /// A wait longer than this means that what is waited for will not come: debug builds on two busy
 /// cores are slow, but not so slow.
@@ -44,9 +48,14 @@ impl World {
 
     /// The same, with these lines of the agent's local policy.
     pub(crate) fn with_policy(policy: &str) -> World {
+        World::with(policy, Duration::ZERO)
+    }
+
+    /// The same, with a plane whose clock is behind the host's.
+    pub(crate) fn with(policy: &str, behind: Duration) -> World {
         let lab = Lab::new();
         let clients = Clients::new(&lab);
-        let plane = Plane::new();
+        let plane = Plane::with_clock_behind(behind);
         let org = plane.org();
         let group = plane.group(org, "web");
         let host = Host::new(policy);
@@ -70,19 +79,18 @@ impl World {
 
     /// Waits until the door is open to `source`; answers how long that took.
     pub(crate) fn opens(&self, source: &str) -> Duration {
-        self.becomes(source, true)
+        self.clients.opens(source)
     }
 
     /// Waits until the door is closed to `source`; answers how long that took.
     pub(crate) fn closes(&self, source: &str) -> Duration {
-        self.becomes(source, false)
+        self.clients.closes(source)
     }
+}
 
-    fn becomes(&self, source: &str, is_open: bool) -> Duration {
-        let what =
-            format!("the door becomes {} to {source}", if is_open { "open" } else { "closed" });
-        eventually(&what, || self.clients.is_open(source) == is_open)
-    }
+/// The time, as the plane's and the agent's clocks tell it where neither is wrong.
+pub(crate) fn now() -> Timestamp {
+    SteadyClock::start(Timestamp::EPOCH).now()
 }
 
 /// Waits until `condition` holds; answers how long that took.

@@ -36,18 +36,17 @@ pub(crate) const PLAIN: &str = "127.0.0.1:8080";
 
 /// A control plane that can be killed and started again.
 pub(crate) struct Plane {
+    /// Of the newest life.
     pub(crate) engine: Engine,
-    runtime: Option<Runtime>,
-    writer: Option<JoinHandle<()>>,
-    _stop: watch::Sender<bool>,
-    dir: Arc<TempDir>,
+    life: Option<Life>,
+    dir: TempDir,
     pin: String,
 }
 
-/// What is left of a plane that was killed: its disk.
-pub(crate) struct Remains {
-    dir: Arc<TempDir>,
-    pin: String,
+struct Life {
+    runtime: Runtime,
+    writer: JoinHandle<()>,
+    _stop: watch::Sender<bool>,
 }
 
 /// A pair with its bookmark.
@@ -70,12 +69,7 @@ impl Clock for WrongClock {
 }
 
 impl Plane {
-    /// Makes a new control plane and starts it.
-    pub(crate) fn new() -> Plane {
-        Plane::with_clock_behind(Duration::ZERO)
-    }
-
-    /// The same, with a clock that is behind that of the host.
+    /// Makes a new control plane, with a clock that is behind that of the host, and starts it.
     pub(crate) fn with_clock_behind(behind: Duration) -> Plane {
         let dir = tempfile::tempdir().unwrap();
         let made = self_signed(&["192.0.2.1".to_owned()]).unwrap();
@@ -86,27 +80,42 @@ impl Plane {
         let pin = made.pin.to_string();
         let pin = pin.strip_prefix("sha256//").unwrap_or(&pin);
         let pin = pin.replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned();
-        Remains { dir: Arc::new(dir), pin }.start_with_clock_behind(behind)
+        let (engine, life) = begin(dir.path(), behind);
+        Plane { engine, life: Some(life), dir, pin }
     }
 
     /// Ends it at once: whoever is connected sees its connection break.
-    pub(crate) fn kill(mut self) -> Remains {
-        self.end();
-        Remains { dir: Arc::clone(&self.dir), pin: self.pin.clone() }
-    }
-
-    fn end(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
+    pub(crate) fn kill(&mut self) {
+        let Some(Life { runtime, writer, .. }) = self.life.take() else { return };
         runtime.block_on(self.engine.stop());
         runtime.shutdown_background();
-        // The store is free for the next one when its thread is gone.
-        self.writer.take().unwrap().join().unwrap();
+        // The store is free for the next life when its thread is gone.
+        writer.join().unwrap();
+    }
+
+    /// Starts it again from the same disk.
+    pub(crate) fn revive(&mut self) {
+        let (engine, life) = begin(self.dir.path(), Duration::ZERO);
+        (self.engine, self.life) = (engine, Some(life));
+    }
+
+    /// Copies the store of a plane that is dead, as a backup would.
+    pub(crate) fn back_up(&self) {
+        assert!(self.life.is_none(), "a store in use is not copied");
+        std::fs::copy(store(self.dir.path()), self.dir.path().join("backup")).unwrap();
+    }
+
+    /// Puts the copy in the store's place.
+    pub(crate) fn restore(&self) {
+        assert!(self.life.is_none(), "a store in use is not replaced");
+        std::fs::copy(self.dir.path().join("backup"), store(self.dir.path())).unwrap();
     }
 
     /// Has a command carried out.
     pub(crate) fn order(&self, command: Command) -> Done {
         let order = Order { actor: Actor::Operator, source: None, command };
-        self.runtime.as_ref().unwrap().block_on(self.engine.submit(order)).unwrap()
+        let life = self.life.as_ref().expect("a plane that lives");
+        life.runtime.block_on(self.engine.submit(order)).unwrap()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -209,54 +218,30 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        self.end();
+        self.kill();
     }
 }
 
-impl Remains {
-    /// Starts a plane from the same disk.
-    pub(crate) fn start(self) -> Plane {
-        self.start_with_clock_behind(Duration::ZERO)
-    }
-
-    fn start_with_clock_behind(self, behind: Duration) -> Plane {
-        let Remains { dir, pin } = self;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let store = RedbStore::open(&store(dir.path()), Options::default()).unwrap();
-        let clock = WrongClock { clock: SteadyClock::start(store.high_water()), behind };
-        let (engine, writer) =
-            Engine::start(Box::new(store), Arc::new(clock), Arc::new(OsChance)).unwrap();
-        let (stop, stopped) = watch::channel(false);
-        let served = engine.clone();
-        let _inside = runtime.enter();
-        let certificates =
-            Certificates::load(&dir.path().join("tls.crt"), &dir.path().join("tls.key")).unwrap();
-        let app = router(App::new(served, settings()));
-        let server = Server::new(app, Limits::PUBLIC, TrustedProxies::NONE);
-        for (address, certificates) in [(PLANE, Some(certificates)), (PLAIN, None)] {
+fn begin(dir: &Path, behind: Duration) -> (Engine, Life) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let store = RedbStore::open(&store(dir), Options::default()).unwrap();
+    let clock = WrongClock { clock: SteadyClock::start(store.high_water()), behind };
+    let (engine, writer) =
+        Engine::start(Box::new(store), Arc::new(clock), Arc::new(OsChance)).unwrap();
+    let certificates = Certificates::load(&dir.join("tls.crt"), &dir.join("tls.key")).unwrap();
+    let app = router(App::new(engine.clone(), settings()));
+    let server = Server::new(app, Limits::PUBLIC, TrustedProxies::NONE);
+    let (stop, stopped) = watch::channel(false);
+    for (address, certificates) in [(PLANE, Some(certificates)), (PLAIN, None)] {
+        let (server, stopped) = (server.clone(), stopped.clone());
+        let listener = runtime.block_on(async {
             let address: SocketAddr = address.parse().unwrap();
-            let listener = Listener::tcp(address, certificates).unwrap();
-            let (server, stopped) = (server.clone(), stopped.clone());
-            runtime.spawn(async move { server.serve(listener, stopped).await });
-        }
-        drop(_inside);
-        let (runtime, writer) = (Some(runtime), Some(writer));
-        Plane { engine, runtime, writer, _stop: stop, dir, pin }
+            Listener::tcp(address, certificates).unwrap()
+        });
+        runtime.spawn(async move { server.serve(listener, stopped).await });
     }
-
-    /// Copies the store, as a backup would.
-    pub(crate) fn back_up(&self) {
-        std::fs::copy(store(self.dir.path()), self.dir.path().join("backup")).unwrap();
-    }
-
-    /// Puts the copy in the store's place.
-    pub(crate) fn restore(&self) {
-        std::fs::copy(self.dir.path().join("backup"), store(self.dir.path())).unwrap();
-    }
+    (engine, Life { runtime, writer, _stop: stop })
 }
 
 fn store(dir: &Path) -> PathBuf {

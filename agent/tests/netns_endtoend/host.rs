@@ -1,0 +1,167 @@
+//! A host that is restarted, loses its disk, or has more agents than one.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use postern_shared::time::Expiry;
+
+use crate::netns::run;
+use crate::rig::host::FAILSAFE;
+use crate::rig::{STRANGER, World, kernel};
+
+/// One address for a minute and one for an hour, let in and on the disk. Then the machine goes
+/// down, and the plane with it: nothing is left of the agent but its files.
+fn down() -> World {
+    let mut world = World::new();
+    let agent = world.start();
+    for (source, secs) in [("10.0.0.1", 60), ("10.0.0.2", 3_600)] {
+        let ends = world.plane.now().saturating_add(Duration::from_secs(secs));
+        world.plane.add_network(world.org, world.group, source, Expiry::At(ends));
+        world.opens(source);
+        world.host.saves(world.group, &format!("{source}/32"));
+    }
+    agent.kill();
+    world.plane.kill();
+    run("nft", &["delete", "table", "inet", "postern"]);
+    assert!(world.clients.is_open(STRANGER), "nothing guards the door");
+    world
+}
+
+/// What the kernel is to hold of the two: only what the second has left after ten minutes.
+fn is_ten_minutes_older(world: &World) {
+    world.closes(STRANGER);
+    assert!(!world.clients.is_open("10.0.0.1"));
+    assert!(world.clients.is_open("10.0.0.2"));
+    let left = kernel::entries(world.group)["10.0.0.2/32"].as_secs();
+    assert!((2_900..=3_000).contains(&left), "{left} s left");
+}
+
+#[test]
+fn a_start_without_the_plane_takes_the_time_since_off() {
+    let world = down();
+
+    // The same run of the machine, ten minutes on.
+    let later = ["unshare", "--time", "--boottime", "600", "--fork", "--kill-child"];
+    let _agent = world.host.start_through(&later);
+
+    is_ten_minutes_older(&world);
+    assert!(world.clients.is_open(FAILSAFE));
+    assert_eq!(world.host.status()["groups"][0]["list"], "cached");
+}
+
+/// Starts the agent in another run of the machine, whose wall clock is to be trusted or not.
+fn reboot(world: &World, is_wall_trusted: bool) -> crate::rig::host::Agent {
+    let id = world.host.file("boot_id");
+    fs::write(&id, "00000000-1111-4222-8333-444444444444\n").unwrap();
+    let synchronized = if is_wall_trusted {
+        "mkdir -p /run/systemd/timesync; touch /run/systemd/timesync/synchronized;"
+    } else {
+        ""
+    };
+    let script = format!(
+        "mount --bind {} /proc/sys/kernel/random/boot_id; mount -t tmpfs none /run; {synchronized} \
+         if [ -d /sys/class/rtc ]; then mount -t tmpfs none /sys/class/rtc; fi; exec \"$@\"",
+        id.display()
+    );
+    world.host.start_through(&["unshare", "--mount", "sh", "-ec", &script, "sh"])
+}
+
+#[test]
+fn after_a_reboot_a_clock_that_is_right_says_how_old_the_lists_are() {
+    let world = down();
+
+    let _agent = reboot(&world, true);
+
+    world.closes(STRANGER);
+    assert!(world.clients.is_open("10.0.0.2"));
+    let left = kernel::entries(world.group)["10.0.0.2/32"].as_secs();
+    assert!((3_400..3_600).contains(&left), "{left} s left");
+}
+
+#[test]
+fn after_a_reboot_nobody_gets_in_on_the_word_of_a_clock_that_may_be_wrong() {
+    let mut world = down();
+
+    let _agent = reboot(&world, false);
+
+    world.closes(STRANGER);
+    assert!(!world.clients.is_open("10.0.0.2"));
+    assert!(world.clients.is_open(FAILSAFE));
+    world.plane.revive();
+    world.opens("10.0.0.2");
+}
+
+#[test]
+fn a_list_that_was_damaged_is_set_aside_and_asked_for_again() {
+    let mut world = down();
+    let path = world.host.list_file(world.group);
+    let mut content = fs::read(&path).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    fs::write(&path, &content).unwrap();
+
+    let _agent = world.host.start_and_wait();
+
+    assert_eq!(world.host.status()["groups"][0]["list"], "missing");
+    let aside = path.with_extension("list.unreadable");
+    assert_eq!(fs::read(aside).unwrap(), content);
+    world.plane.revive();
+    world.closes(STRANGER);
+    world.opens("10.0.0.2");
+}
+
+/// Starts the agent with a state directory that `mounted` makes of a copy of it.
+fn on_a_bad_disk(world: &World, mounted: &str) -> crate::rig::host::Agent {
+    let (state, copy) = (world.host.state_dir(), world.host.file("copy"));
+    run("cp", &["-a", path(&state), path(&copy)]);
+    let script = format!("S={}; C={}; {mounted}; exec \"$@\"", state.display(), copy.display());
+    world.host.start_through(&["unshare", "--mount", "sh", "-ec", &script, "sh"])
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn goes_on_from_memory(world: &World) {
+    world.closes(STRANGER);
+    world.plane.add_network(world.org, world.group, "10.0.0.1", Expiry::Never);
+    world.opens("10.0.0.1");
+    let status = world.host.reports("the disk is a trouble", |status| {
+        status["troubles"].to_string().contains("lists are kept in memory only")
+    });
+    assert_eq!(status["plane"]["link"], "stream");
+    assert_eq!(world.host.ask(&["status"]).0, Some(3));
+}
+
+#[test]
+fn on_a_full_disk_the_agent_goes_on_from_memory_and_says_so() {
+    let world = World::new();
+
+    let fill = "mount -t tmpfs -o size=64k none $S; cp -a $C/. $S; \
+                dd if=/dev/zero of=$S/filler 2>/dev/null || true";
+    let _agent = on_a_bad_disk(&world, fill);
+
+    goes_on_from_memory(&world);
+}
+
+#[test]
+fn on_a_disk_that_takes_nothing_the_agent_goes_on_from_memory_and_says_so() {
+    let world = World::new();
+
+    let _agent = on_a_bad_disk(&world, "mount --bind $S $S; mount -o remount,bind,ro $S");
+
+    goes_on_from_memory(&world);
+}
+
+#[test]
+fn a_second_agent_leaves_at_once_and_names_the_first() {
+    let world = World::new();
+    let agent = world.start();
+
+    let (code, _, errors) = world.host.try_ask(&["run"]);
+
+    assert_eq!(code, Some(75));
+    assert!(errors.contains(&agent.pid().to_string()), "{errors}");
+    assert!(!world.clients.is_open(STRANGER));
+}
