@@ -1,8 +1,8 @@
 //! What enrolment gave this host: whom to follow, and the secrets to do it with.
 
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use postern_shared::ids::AgentId;
@@ -59,6 +59,14 @@ pub(crate) enum CredentialError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Another user could have written it.
+    #[error("{path} belongs to user {owner}: chown it to root or to the agent's own user")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
     },
     /// Reading or writing failed.
     #[error("could not use the credential file {path}")]
@@ -129,19 +137,23 @@ impl Credential {
     pub(crate) fn load(place: &Place) -> Result<Credential, CredentialError> {
         let path = place.path();
         let failed = |source| CredentialError::Io { path: path.to_owned(), source };
-        let metadata = match fs::metadata(path) {
+        // What is asked about is what is read, whatever takes the file's place meanwhile.
+        let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(CredentialError::Missing(path.to_owned()));
             }
             other => other.map_err(failed)?,
         };
+        let metadata = file.metadata().map_err(failed)?;
+        let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if ![0, own].contains(&owner) {
+            return Err(CredentialError::Foreign { path: path.to_owned(), owner });
+        }
         let mode = metadata.permissions().mode() & 0o777;
         if mode & place.forbidden_mode() != 0 {
             return Err(CredentialError::Exposed { path: path.to_owned(), mode });
         }
-        let content = disk::read_bounded(path, FILE_BYTES_MAX)
-            .map_err(failed)?
-            .ok_or_else(|| CredentialError::Missing(path.to_owned()))?;
+        let content = disk::read_open(file, FILE_BYTES_MAX).map_err(failed)?;
         Credential::parse(&content)
             .map_err(|reason| CredentialError::Malformed { path: path.to_owned(), reason })
     }
@@ -192,6 +204,8 @@ pub(crate) fn secret(text: &str, kind: TokenKind) -> Result<Token, String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Made of a fixed sequence: good for tests only.
@@ -241,6 +255,23 @@ pub(crate) mod tests {
 
         assert!(matches!(by_owner, Err(CredentialError::Exposed { mode: 0o640, .. })));
         by_manager.unwrap();
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            // Without root there is nobody to give it to.
+            return;
+        }
+        const OTHER: u32 = 4_711;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        credential("https://plane.example").store(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(OTHER), None).unwrap();
+
+        let loaded = Credential::load(&Place::File(path));
+
+        assert!(matches!(loaded, Err(CredentialError::Foreign { owner: OTHER, .. })));
     }
 
     #[test]

@@ -60,12 +60,17 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    read_open(file, bytes_max).map(Some)
+}
+
+/// Reads an open file of at most `bytes_max` bytes. Blocks on the disk.
+pub(crate) fn read_open(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > bytes_max {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"));
     }
-    Ok(Some(content))
+    Ok(content)
 }
 
 /// Makes a directory that is the owner's alone, and those above it, where they are missing.
