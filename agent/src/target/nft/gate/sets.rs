@@ -100,9 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn all_elements_of_a_set_fit_twice() {
-        for count in [0, 1, 455, 456, 1_000, 100_000] {
-            assert!(usize::try_from(size_for(count)).unwrap() >= 2 * count, "{count}");
+    fn a_set_has_room_to_grow_by_a_quarter_and_little_more() {
+        for count in [0, 1, 819, 820, 1_000, 100_000] {
+            let size = usize::try_from(size_for(count)).unwrap();
+            assert!(count + count / 4 <= size, "{count}");
+            assert!(size < count + count / 4 + 2 * SIZE_MIN, "{count}");
         }
     }
 
