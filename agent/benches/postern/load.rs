@@ -1,0 +1,98 @@
+//! Clients that ask as fast as they are answered, over HTTP/1.1 connections that stay open.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// One request as it goes over the wire.
+pub(crate) type Request = String;
+
+/// A POST without a body, from a client whose address a trusted proxy reports.
+pub(crate) fn post(path: &str, client: &str) -> Request {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: plane\r\nAccept: application/json\r\n\
+         X-Forwarded-For: {client}\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+/// Has `clients` connections send what `next(client, round)` says, one request after the other,
+/// for `span`; answers how many were answered, and fails on the first that was not a success.
+pub(crate) async fn run<F>(
+    server: SocketAddr,
+    clients: usize,
+    span: Duration,
+    next: F,
+) -> anyhow::Result<u64>
+where
+    F: Fn(usize, u64) -> Request + Clone + Send + 'static,
+{
+    let until = Instant::now() + span;
+    let tasks: Vec<_> = (0..clients)
+        .map(|client| {
+            let next = next.clone();
+            tokio::spawn(async move {
+                let mut connection = Connection::open(server).await?;
+                let mut answered = 0;
+                while Instant::now() < until {
+                    connection.ask(&next(client, answered)).await?;
+                    answered += 1;
+                }
+                anyhow::Ok(answered)
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    for task in tasks {
+        answered += task.await??;
+    }
+    Ok(answered)
+}
+
+/// A connection on which one request is under way at a time.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(server: SocketAddr) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, buffer: Vec::with_capacity(4_096) })
+    }
+
+    /// Sends a request and waits for the whole answer, which must be a success.
+    pub(crate) async fn ask(&mut self, request: &str) -> anyhow::Result<String> {
+        self.stream.write_all(request.as_bytes()).await?;
+        self.buffer.clear();
+        loop {
+            if let Some((head, length)) = self.head()?
+                && head + length <= self.buffer.len()
+            {
+                return Ok(String::from_utf8_lossy(&self.buffer[head..head + length]).into_owned());
+            }
+            anyhow::ensure!(0 < self.stream.read_buf(&mut self.buffer).await?, "connection closed");
+        }
+    }
+
+    /// Where the body begins and how long it is, once the head is there.
+    fn head(&self) -> anyhow::Result<Option<(usize, usize)>> {
+        let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Ok(None);
+        };
+        let head = std::str::from_utf8(&self.buffer[..end])?;
+        anyhow::ensure!(
+            head.starts_with("HTTP/1.1 2"),
+            "{}",
+            String::from_utf8_lossy(&self.buffer)
+        );
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .map_or(Ok(0), |(_, value)| value.trim().parse())?;
+        Ok(Some((end + 4, length)))
+    }
+}
