@@ -159,9 +159,11 @@ fn a_second_agent_leaves_at_once_and_names_the_first() {
     let world = World::new();
     let agent = world.start();
 
-    let (code, _, errors) = world.host.try_ask(&["run"]);
+    let code = world.host.start().wait();
 
     assert_eq!(code, Some(75));
-    assert!(errors.contains(&agent.pid().to_string()), "{errors}");
+    let first =
+        format!("another agent is running with this state directory: process {}", agent.pid());
+    assert!(world.host.log().contains(&first), "{}", world.host.log());
     assert!(!world.clients.is_open(STRANGER));
 }

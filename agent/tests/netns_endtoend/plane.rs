@@ -6,7 +6,7 @@ use postern_shared::network::Network;
 use postern_shared::time::{Expiry, Timestamp};
 
 use crate::rig::hostile::Hostile;
-use crate::rig::{STRANGER, World, kernel, now};
+use crate::rig::{STRANGER, World, eventually, kernel, now};
 
 const LATE_MAX: Duration = Duration::from_secs(1);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -40,12 +40,11 @@ fn a_plane_that_comes_back_is_followed_on_and_nobody_notices() {
     world.plane.revive();
     world.plane.add_network(world.org, world.group, "10.0.0.2", Expiry::Never);
 
-    let mut is_followed = false;
-    while !is_followed {
+    eventually("the plane is followed again", || {
         assert!(world.clients.is_open("10.0.0.1"));
         assert!(!world.clients.is_open(STRANGER));
-        is_followed = world.host.status()["plane"]["link"] == "stream";
-    }
+        world.host.status()["plane"]["link"] == "stream"
+    });
     world.opens("10.0.0.2");
     let status = world.host.reports("no trouble is left", |status| {
         status["troubles"].as_array().is_some_and(Vec::is_empty)
@@ -121,7 +120,7 @@ fn taken_over() -> (World, Hostile) {
 /// Waits until the agent has said that it holds a list back, and answers why.
 fn held(hostile: &Hostile, epoch: u8) -> String {
     let mut detail = String::new();
-    crate::rig::eventually("a receipt says that the list is held", || {
+    eventually("a receipt says that the list is held", || {
         let Some(receipt) = hostile.receipt(epoch) else { return false };
         receipt["detail"].as_str().unwrap_or_default().clone_into(&mut detail);
         receipt["state"] == "held"

@@ -40,7 +40,7 @@ fn an_address_opens_the_door_and_the_next_one_closes_it_behind_itself() {
 }
 
 #[test]
-fn both_families_of_one_visit_are_open() {
+fn both_families_are_open() {
     let world = World::new();
     let pair = world.member(3_600);
     let _agent = world.start();

@@ -131,20 +131,11 @@ impl Host {
     /// Runs a command of the agent's; answers the exit code and what was printed, as JSON. No code
     /// where nobody answered at the socket.
     pub(crate) fn ask(&self, line: &[&str]) -> (Option<i32>, Value) {
-        let (code, value, _) = self.try_ask(line);
-        let code = if value.is_null() { None } else { code };
-        (code, value)
-    }
-
-    /// The same, with what was printed to stderr.
-    pub(crate) fn try_ask(&self, line: &[&str]) -> (Option<i32>, Value, String) {
         let output = self.command(line).arg("--json").output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        (
-            output.status.code(),
-            serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
-            errors,
-        )
+        match serde_json::from_slice(&output.stdout) {
+            Ok(value) => (output.status.code(), value),
+            Err(_) => (None, Value::Null),
+        }
     }
 
     /// What the running agent says of itself.
