@@ -19,7 +19,11 @@ const DEFERRED_MAX: usize = super::ORDERS_WAITING_MAX;
 /// Most records of groups that are gone that one commit cleans up.
 const ORPHANS_MAX: usize = 128;
 
+/// Commits whose answers wait to be handed out.
+const ANSWERED_COMMITS_MAX: usize = 64;
+
 type Answer = oneshot::Sender<Result<Done, Refused>>;
+type Answers = Vec<(Answer, Result<Done, Refused>)>;
 
 pub(super) struct Writer {
     store: Box<dyn Store>,
@@ -29,6 +33,8 @@ pub(super) struct Writer {
     link: Option<ChainLink>,
     /// Orders that conflicted with the batch before.
     deferred: Vec<(Order, Answer)>,
+    /// Where answers are handed out, if there is a runtime to do it.
+    clerk: Option<mpsc::Sender<Answers>>,
 }
 
 /// Orders that are made durable together.
@@ -50,7 +56,7 @@ impl Writer {
         orphans: Vec<Key>,
         link: Option<ChainLink>,
     ) -> Writer {
-        Writer { store, hub, orphans, link, deferred: Vec::new() }
+        Writer { store, hub, orphans, link, deferred: Vec::new(), clerk: clerk() }
     }
 
     /// Works until it is told to stop, nobody can ask any more, or the store fails.
@@ -248,7 +254,15 @@ impl Writer {
         if access {
             self.hub.access.send_modify(|count| *count = count.wrapping_add(1));
         }
-        for (answer, result) in answers {
+        self.answer(answers);
+    }
+
+    fn answer(&self, answers: Answers) {
+        let left = match &self.clerk {
+            Some(clerk) => clerk.blocking_send(answers).err().map(|error| error.0),
+            None => Some(answers),
+        };
+        for (answer, result) in left.into_iter().flatten() {
             drop(answer.send(result));
         }
     }
@@ -282,6 +296,23 @@ impl Writer {
         drop(state);
         Ok(())
     }
+}
+
+/// Starts a task that hands out the answers of whole commits, on the runtime that the engine is
+/// started from. Waking a task from a thread of one's own costs a call into the kernel; waking it
+/// from another task does not, and a commit has hundreds to wake.
+fn clerk() -> Option<mpsc::Sender<Answers>> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    let (clerk, mut commits) = mpsc::channel::<Answers>(ANSWERED_COMMITS_MAX);
+    runtime.spawn(async move {
+        while let Some(answers) = commits.recv().await {
+            for (answer, result) in answers {
+                // Whoever asked may have left.
+                drop(answer.send(result));
+            }
+        }
+    });
+    Some(clerk)
 }
 
 /// Room for the chain's link: 32 bytes for each order, and its head.
