@@ -30,6 +30,8 @@ use crate::plane;
 const MOVES: u64 = 500;
 const ENTRIES: u32 = 100_000;
 const IDLE: Duration = Duration::from_secs(30);
+/// What a load needed for the moment is given back some seconds after it.
+const SETTLED: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 const PLANE: &str = "127.0.0.1:8080";
 
@@ -50,6 +52,7 @@ pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {
     figures.push(Figure::new("agent_idle_mib", lab.agent.resident_mib()?, "MiB"));
     figures.push(Figure::new("agent_idle_cpu_percent", percent, "%"));
     lab.fill()?;
+    thread::sleep(SETTLED);
     figures.push(Figure::new("agent_100k_mib", lab.agent.resident_mib()?, "MiB"));
     Ok(figures)
 }
@@ -93,7 +96,7 @@ impl Lab {
                 "data_dir: {name}\npublic_url: https://192.0.2.1:8443\nlisten:\n  - address: \
                  192.0.2.1:8443\n    tls: {{ certificate: {name}/tls.crt, key: {name}/tls.key }}\n  \
                  - address: {PLANE}\ntrusted_proxies:\n  networks: [127.0.0.0/8]\n  header: \
-                 X-Forwarded-For\n"
+                 X-Forwarded-For\nlimits:\n  writes_per_minute: 100000\n"
             ),
         )?;
         let config = config.to_str().context("the path is text")?.to_owned();
