@@ -12,7 +12,7 @@ use axum::routing::get;
 use postern_shared::ids::{Epoch, GroupId};
 use postern_shared::network::{Family, Network};
 use postern_shared::time::Timestamp;
-use postern_shared::wire::v1::{Entry, GroupIps, ListedEntry, Source, SourceKind};
+use postern_shared::wire::v1::{Entry, GroupIps, ListedEntry};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use super::auth::Reader;
 use super::{group_id, prefer};
 use crate::app::App;
-use crate::domain::{GroupRow, MemberKind, State as Orgs};
+use crate::domain::{GroupRow, State as Orgs};
 use crate::http::etag::{EntityTag, is_known};
 use crate::http::{Answer, ApiError};
 use crate::server::Drain;
@@ -204,7 +204,7 @@ impl Known<'_> {
         let mut hash = Sha256::new();
         for (network, _) in row.list.live_at(now) {
             hash.update([network.prefix()]);
-            for source in sources(state, row, network) {
+            for source in state.sources(row, network) {
                 hash.update([source.kind as u8]);
                 hash.update(source.id.as_bytes());
                 hash.update((source.name.len() as u64).to_be_bytes());
@@ -218,7 +218,7 @@ impl Known<'_> {
         let live = row.list.live_at(now).filter(|(network, _)| self.asked.wants(*network));
         let has_sources = self.has_sources();
         let listed = |(cidr, expires_at)| {
-            let sources = if has_sources { sources(state, row, cidr) } else { Vec::new() };
+            let sources = if has_sources { state.sources(row, cidr) } else { Vec::new() };
             ListedEntry::new(Entry { cidr, expires_at }, sources)
         };
         let entries: Vec<ListedEntry> = live.map(listed).collect();
@@ -259,23 +259,4 @@ fn flat(network: Network) -> String {
         return address.to_string();
     }
     network.to_string()
-}
-
-/// The members that an entry comes from.
-fn sources(state: &Orgs, row: &GroupRow, network: Network) -> Vec<Source> {
-    let members = row.sources.get(&network).into_iter().flatten();
-    let members = members.filter_map(|id| row.members.get(id));
-    members
-        .filter_map(|member| match &member.record.kind {
-            MemberKind::Pair(id) => {
-                let name = state.pair(*id)?.record.name.to_string();
-                Some(Source { kind: SourceKind::Pair, id: id.to_string(), name })
-            }
-            MemberKind::Network { note, .. } => Some(Source {
-                kind: SourceKind::Network,
-                id: member.record.id.to_string(),
-                name: note.to_string(),
-            }),
-        })
-        .collect()
 }

@@ -4,11 +4,12 @@ use postern_shared::ids::{GroupId, MemberId, OrgId, PairId};
 use postern_shared::network::Network;
 use postern_shared::position::Revision;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
+use postern_shared::wire::v1::{Source, SourceKind};
 use serde::{Deserialize, Serialize};
 
 use super::command::Decision;
 use super::rejection::Rejection;
-use super::state::State;
+use super::state::{GroupRow, State};
 use super::text::Label;
 use super::{Change, Event};
 
@@ -75,6 +76,30 @@ const GROUPS_MAX: usize = 10_000;
 const MEMBERS_MAX: usize = 100_000;
 /// Most groups that a pair may be a member of.
 const MEMBERSHIPS_MAX: usize = 256;
+
+impl State {
+    /// The name of the pair, or the note of a fixed network.
+    pub fn member_name<'a>(&'a self, kind: &'a MemberKind) -> Option<&'a Label> {
+        match kind {
+            MemberKind::Pair(pair) => self.pair(*pair).map(|row| &row.record.name),
+            MemberKind::Network { note, .. } => Some(note),
+        }
+    }
+
+    /// The members that a network of a group's list comes from, in the order of their ids.
+    pub fn sources(&self, group: &GroupRow, network: Network) -> Vec<Source> {
+        let members = group.sources.get(&network).into_iter().flatten();
+        let source = |id: &MemberId| {
+            let member = &group.members.get(id)?.record;
+            let (kind, id) = match &member.kind {
+                MemberKind::Pair(pair) => (SourceKind::Pair, pair.to_string()),
+                MemberKind::Network { .. } => (SourceKind::Network, member.id.to_string()),
+            };
+            Some(Source { kind, id, name: self.member_name(&member.kind)?.to_string() })
+        };
+        members.filter_map(source).collect()
+    }
+}
 
 pub(super) fn create(state: &State, group: &Group) -> Result<Decision, Rejection> {
     let org = state.org_row(group.org)?;
@@ -166,10 +191,7 @@ pub(super) fn remove_member(
 ) -> Result<Decision, Rejection> {
     let row = state.group_of(org, group)?;
     let record = &row.members.get(&member).ok_or(Rejection::NotFound)?.record;
-    let name = match &record.kind {
-        MemberKind::Pair(pair) => state.pair(*pair).map(|row| row.record.name.clone()),
-        MemberKind::Network { note, .. } => Some(note.clone()),
-    };
+    let name = state.member_name(&record.kind).cloned();
     let event = Event::MemberRemoved { group, member, name };
     Ok(Decision::new(event, [Change::DeleteMember(group, member)]))
 }

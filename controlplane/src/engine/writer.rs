@@ -171,7 +171,7 @@ impl Writer {
         };
         let limits = self.store.limits();
         let item = records::item(state, &changes, self.next_number(), &mut batch.hashes);
-        let bytes: usize = item.operations.iter().map(bytes).sum();
+        let bytes: usize = item.operations.iter().map(Operation::bytes).sum();
         let operations = item.operations.len();
         // One operation and its bytes are kept for the chain's link.
         if limits.operations_max <= batch.operations + operations
@@ -317,13 +317,6 @@ fn clerk() -> Option<mpsc::Sender<Answers>> {
 
 /// Room for the chain's link: 32 bytes for each order, and its head.
 const LINK_BYTES_MAX: usize = 64 + 32 * 2 * ORDERS_MAX;
-
-fn bytes(operation: &Operation) -> usize {
-    match operation {
-        Operation::Put(key, value) => key.id.len() + value.len(),
-        Operation::Delete(key) => key.id.len(),
-    }
-}
 
 fn records_in(changes: &[Change]) -> usize {
     changes.iter().filter(|change| matches!(change, Change::Record(_))).count()

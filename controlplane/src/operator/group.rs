@@ -5,7 +5,7 @@ use std::ops::Bound;
 use postern_shared::ids::{GroupId, MemberId};
 use postern_shared::network::Network;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
-use postern_shared::wire::v1::{Entry, ListedEntry, Source, SourceKind};
+use postern_shared::wire::v1::{Entry, ListedEntry};
 
 use super::answer::{Answer, GroupList, GroupView, MemberKindView, MemberView, Named, Page};
 use super::pair::{gone, pair_name};
@@ -57,7 +57,7 @@ impl Desk<'_> {
             let live = row.list.live_at(now);
             let live = live.skip_while(|(network, _)| after.is_some_and(|after| *network <= after));
             let listed = live.map(|(cidr, expires_at)| {
-                ListedEntry::new(Entry { cidr, expires_at }, sources(state, row, cidr))
+                ListedEntry::new(Entry { cidr, expires_at }, state.sources(row, cidr))
             });
             Ok(Answer::Group(GroupList {
                 group: view(row, now),
@@ -132,7 +132,7 @@ impl Desk<'_> {
             let group = find::group(state, org, group)?;
             let id = find::member(state, org, group, member)?;
             let row = state.group(group).and_then(|row| row.members.get(&id));
-            Ok((group, id, row.and_then(|row| name_of(state, &row.record.kind).cloned())))
+            Ok((group, id, row.and_then(|row| state.member_name(&row.record.kind).cloned())))
         })?;
         self.submit(Command::RemoveMember { org: self.org, group, member: id }).await?;
         Ok(Answer::Removed(Named::new(id, name.as_ref())))
@@ -159,25 +159,4 @@ fn member_view(state: &State, member: &Member) -> Option<MemberView> {
         }
     };
     Some(MemberView { id: member.id, kind, expires_at: member.expires, added_at: member.added_at })
-}
-
-fn name_of<'a>(state: &'a State, kind: &'a MemberKind) -> Option<&'a Label> {
-    match kind {
-        MemberKind::Pair(pair) => state.pair(*pair).map(|row| &row.record.name),
-        MemberKind::Network { note, .. } => Some(note),
-    }
-}
-
-/// The members that a network of the list comes from.
-fn sources(state: &State, row: &GroupRow, network: Network) -> Vec<Source> {
-    let members = row.sources.get(&network).into_iter().flatten();
-    let source = |id: &MemberId| {
-        let member = &row.members.get(id)?.record;
-        let (kind, id) = match &member.kind {
-            MemberKind::Pair(pair) => (SourceKind::Pair, pair.to_string()),
-            MemberKind::Network { .. } => (SourceKind::Network, member.id.to_string()),
-        };
-        Some(Source { kind, id, name: name_of(state, &member.kind)?.to_string() })
-    };
-    members.filter_map(source).collect()
 }

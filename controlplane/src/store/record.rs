@@ -199,7 +199,7 @@ impl Operation {
     }
 
     /// The bytes of key and value.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Operation::Put(key, value) => key.id.len() + value.len(),
             Operation::Delete(key) => key.id.len(),
