@@ -1,6 +1,7 @@
 //! Points in time, spans of time and deadlines, all with checked arithmetic.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,8 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// Shown and read as RFC 3339. Between 1970 and 9999, so that every value can be written
 /// down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(u64);
+///
+/// Kept as one millisecond more, which is never zero: so an [`Expiry`] takes no more room than a
+/// time, in lists that an agent holds several times over.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(NonZeroU64);
 
 /// How long an address stays allowed after its last report; whole seconds, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,43 +48,57 @@ pub enum TimeError {
 
 impl Timestamp {
     /// 1970-01-01T00:00:00Z.
-    pub const EPOCH: Timestamp = Timestamp(0);
+    pub const EPOCH: Timestamp = Timestamp::new(0);
     /// 9999-12-30T21:59:59.999Z: in every time zone this is still a year of four digits.
-    pub const MAX: Timestamp = Timestamp(253_402_207_199_999);
+    pub const MAX: Timestamp = Timestamp::new(253_402_207_199_999);
 
     /// Makes a time from milliseconds since the Unix epoch.
     pub fn from_unix_ms(ms: u64) -> Result<Timestamp, TimeError> {
-        if ms <= Self::MAX.0 { Ok(Timestamp(ms)) } else { Err(TimeError::OutOfRange) }
+        if ms <= Self::MAX.unix_ms() { Ok(Timestamp::new(ms)) } else { Err(TimeError::OutOfRange) }
     }
 
     /// Milliseconds since the Unix epoch.
     pub const fn unix_ms(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// The time `span` later; stops at [`Timestamp::MAX`].
     pub fn saturating_add(self, span: Duration) -> Timestamp {
         let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Timestamp(self.0.saturating_add(ms).min(Self::MAX.0))
+        Timestamp::new(self.unix_ms().saturating_add(ms).min(Self::MAX.unix_ms()))
     }
 
     /// The time `span` earlier; stops at [`Timestamp::EPOCH`].
     pub fn saturating_sub(self, span: Duration) -> Timestamp {
         let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Timestamp(self.0.saturating_sub(ms))
+        Timestamp::new(self.unix_ms().saturating_sub(ms))
     }
 
     /// The span from `earlier` to `self`; zero when `earlier` is not earlier.
     pub fn since(self, earlier: Timestamp) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.unix_ms().saturating_sub(earlier.unix_ms()))
+    }
+
+    /// Makes a time of milliseconds that the caller has held to the range.
+    const fn new(ms: u64) -> Timestamp {
+        match NonZeroU64::new(ms + 1) {
+            Some(after) => Timestamp(after),
+            None => panic!("the range of times ends long before"),
+        }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Timestamp({self})")
     }
 }
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = i64::try_from(self.0).expect("the type ends in the year 9999");
+        let ms = i64::try_from(self.unix_ms()).expect("the type ends in the year 9999");
         let time = jiff::Timestamp::from_millisecond(ms).expect("the type ends in the year 9999");
-        if self.0.is_multiple_of(1000) { write!(f, "{time:.0}") } else { write!(f, "{time:.3}") }
+        if ms % 1000 == 0 { write!(f, "{time:.0}") } else { write!(f, "{time:.3}") }
     }
 }
 
@@ -100,7 +118,7 @@ impl Serialize for Timestamp {
         if serializer.is_human_readable() {
             serializer.collect_str(self)
         } else {
-            serializer.serialize_u64(self.0)
+            serializer.serialize_u64(self.unix_ms())
         }
     }
 }
@@ -201,8 +219,8 @@ mod tests {
 
     #[test]
     fn shown_as_rfc_3339_with_milliseconds_only_where_there_are_any() {
-        assert_eq!(Timestamp(1_700_000_000_000).to_string(), "2023-11-14T22:13:20Z");
-        assert_eq!(Timestamp(1_700_000_000_050).to_string(), "2023-11-14T22:13:20.050Z");
+        assert_eq!(Timestamp::new(1_700_000_000_000).to_string(), "2023-11-14T22:13:20Z");
+        assert_eq!(Timestamp::new(1_700_000_000_050).to_string(), "2023-11-14T22:13:20.050Z");
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T21:59:59.999Z");
     }
 
@@ -230,26 +248,31 @@ mod tests {
 
     #[test]
     fn an_entry_is_closed_at_its_deadline() {
-        let at = Timestamp(1_000);
+        let at = Timestamp::new(1_000);
 
-        assert!(Expiry::At(at).is_live_at(Timestamp(999)));
+        assert!(Expiry::At(at).is_live_at(Timestamp::new(999)));
         assert!(!Expiry::At(at).is_live_at(at));
         assert!(Expiry::Never.is_live_at(Timestamp::MAX));
     }
 
+    #[test]
+    fn an_expiry_is_no_larger_than_a_time() {
+        assert_eq!(size_of::<Expiry>(), size_of::<u64>());
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_reads_back_the_same(ms in 0..=Timestamp::MAX.0) {
-            let time = Timestamp(ms);
+        fn what_is_written_reads_back_the_same(ms in 0..=Timestamp::MAX.unix_ms()) {
+            let time = Timestamp::new(ms);
 
             prop_assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
         }
 
         #[test]
-        fn adding_never_leaves_the_range(ms in 0..=Timestamp::MAX.0, span: u64) {
-            let later = Timestamp(ms).saturating_add(Duration::from_secs(span));
+        fn adding_never_leaves_the_range(ms in 0..=Timestamp::MAX.unix_ms(), span: u64) {
+            let later = Timestamp::new(ms).saturating_add(Duration::from_secs(span));
 
-            prop_assert!(Timestamp(ms) <= later && later <= Timestamp::MAX);
+            prop_assert!(Timestamp::new(ms) <= later && later <= Timestamp::MAX);
         }
     }
 }
