@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use postern_shared::failpoint;
+
 /// Readable by nobody but the owner.
 const MODE: u32 = 0o600;
 
@@ -22,12 +24,15 @@ pub(crate) fn replace_by(
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let aside = with_suffix(path, ".new");
-    let written = write_aside(&aside, write).and_then(|()| fs::rename(&aside, path));
+    let written = write_aside(&aside, write)
+        .and_then(|()| failpoint::reach("disk::before_rename"))
+        .and_then(|()| fs::rename(&aside, path));
     if let Err(error) = written {
         // What is left of it only takes room, and room may be what is missing.
         drop(fs::remove_file(&aside));
         return Err(error);
     }
+    failpoint::reach("disk::after_rename")?;
     File::open(directory_of(path))?.sync_all()
 }
 
@@ -43,6 +48,7 @@ fn write_aside(
     give_to_owner_of(directory_of(aside), &file)?;
     let mut buffer = BufWriter::new(file);
     write(&mut buffer)?;
+    failpoint::reach("disk::before_sync")?;
     buffer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
@@ -132,20 +138,46 @@ mod tests {
 
     #[test]
     fn what_root_makes_belongs_to_the_owner_of_the_directory() {
-        if !rustix::process::geteuid().is_root() {
-            // Without root there is nobody to give it to, and nothing is given away.
-            return;
-        }
         const AGENT: u32 = 4_711;
         let directory = tempfile::tempdir().unwrap();
-        std::os::unix::fs::chown(directory.path(), Some(AGENT), Some(AGENT)).unwrap();
+        let me = rustix::process::geteuid();
+        // Whoever is not root makes what is their own, and can give nothing away.
+        let owner = if me.is_root() { AGENT } else { me.as_raw() };
+        std::os::unix::fs::chown(directory.path(), Some(owner), None).unwrap();
 
         ensure_directory(&directory.path().join("lists")).unwrap();
         replace(&directory.path().join("lists").join("state"), b"one").unwrap();
 
         for path in ["lists", "lists/state"] {
-            assert_eq!(fs::metadata(directory.path().join(path)).unwrap().uid(), AGENT, "{path}");
+            assert_eq!(fs::metadata(directory.path().join(path)).unwrap().uid(), owner, "{path}");
         }
+    }
+
+    #[cfg(feature = "failpoints")]
+    #[test]
+    fn a_replacement_that_breaks_at_any_step_leaves_the_old_file_or_the_new_one() {
+        let scenario = fail::FailScenario::setup();
+        let steps = [
+            ("disk::before_sync", "old"),
+            ("disk::before_rename", "old"),
+            ("disk::after_rename", "new"),
+        ];
+        for (step, left) in steps {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("state");
+            replace(&path, b"old").unwrap();
+
+            fail::cfg(step, "return").unwrap();
+            let broken = replace(&path, b"new").unwrap_err();
+            fail::remove(step);
+
+            assert!(broken.to_string().contains(step), "{broken}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), left, "{step}");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "{step}");
+            replace(&path, b"newer").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "newer", "{step}");
+        }
+        scenario.teardown();
     }
 
     #[test]

@@ -12,7 +12,6 @@ pub mod config;
 pub mod data_dir;
 pub mod domain;
 pub mod engine;
-mod failpoint;
 pub mod feed;
 pub mod http;
 pub mod metrics;

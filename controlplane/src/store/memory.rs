@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use postern_shared::failpoint;
 use postern_shared::ids::Epoch;
 use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
@@ -13,7 +14,6 @@ use super::{
     Committed, Item, Key, Limits, Operation, Order, Purpose, Record, Scan, Sink, Store, StoreError,
     Table, Watch, WatchError,
 };
-use crate::failpoint;
 
 /// The records of one table by their ids.
 type Rows = BTreeMap<Vec<u8>, (Revision, Vec<u8>)>;

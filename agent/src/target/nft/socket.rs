@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use postern_shared::failpoint;
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt;
@@ -139,8 +140,12 @@ impl Connection {
     /// Sends one transaction and reads what the kernel says to it.
     pub(super) fn commit(&mut self, batch: &Sealed) -> Result<(), CommitError> {
         self.forget_answers();
+        failpoint::reach("nft::before_send").map_err(CommitError::Unknown)?;
         match rustix::net::send(&self.socket, &batch.bytes, SendFlags::empty()) {
-            Ok(_) => self.read_acknowledgements(batch),
+            Ok(_) => {
+                failpoint::reach("nft::after_send").map_err(CommitError::Unknown)?;
+                self.read_acknowledgements(batch)
+            }
             Err(Errno::MSGSIZE) => Err(CommitError::TooLong),
             // Refused before the kernel looked at it.
             Err(errno @ (Errno::NOBUFS | Errno::NOMEM)) => Err(refused_whole(errno)),

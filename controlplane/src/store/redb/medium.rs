@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use postern_shared::failpoint;
 use postern_shared::ids::Epoch;
 use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
@@ -15,7 +16,6 @@ use redb::{
 
 use super::OpenFailure;
 use super::migrate::{Step, migrate};
-use crate::failpoint;
 use crate::store::batch::{self, Judged};
 use crate::store::{BoxError, Item, Key, Operation, Order, Record, Scan, Sink, StoreError, Table};
 
