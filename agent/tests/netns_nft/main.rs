@@ -3,6 +3,8 @@
 //! Needs a network namespace per process: run with `make test`.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "failpoints")]
+mod broken;
 mod contract;
 mod faults;
 mod gate;

@@ -240,7 +240,7 @@ pub(super) fn are_right(desired: &[Chain], found: &Found) -> bool {
         })
 }
 
-/// The names of all sets that rules look into.
+/// The names of all sets that rules look into, as far as they are rules that can be read.
 pub(super) fn sets_looked_into(found: &Found) -> BTreeSet<String> {
     let expressions =
         found.chains.values().flat_map(|chain| chain.rules.iter().flatten().flatten());
@@ -258,4 +258,10 @@ pub(super) fn sets_looked_into(found: &Found) -> BTreeSet<String> {
             | Expr::Verdict(_) => None,
         })
         .collect()
+}
+
+/// The same, where every rule can be read: others may look into any set.
+pub(super) fn all_sets_looked_into(found: &Found) -> Option<BTreeSet<String>> {
+    let mut rules = found.chains.values().flat_map(|chain| &chain.rules);
+    rules.all(Option::is_some).then(|| sets_looked_into(found))
 }

@@ -31,8 +31,11 @@ pub(super) struct Standing {
     pub(super) rules_right: bool,
     /// Sets that are as they should be.
     pub(super) sets: BTreeMap<SetKey, SetState>,
-    /// Names of all other sets.
+    /// Names of other sets that rules look into, or may: they go after those rules.
     pub(super) junk: Vec<String>,
+    /// Names of other sets that no rule looks into, such as what a change that broke off has
+    /// filled: they go at any time, and so before anything else needs their names.
+    pub(super) loose: Vec<String>,
 }
 
 /// What earlier attempts at the same plans have taught.
@@ -72,6 +75,7 @@ impl Standing {
         self.table.is_some_and(|flags| flags & sys::TABLE_DORMANT == 0)
             && self.rules_right
             && self.junk.is_empty()
+            && self.loose.is_empty()
             && self.owned == wants_owner
     }
 
@@ -116,6 +120,10 @@ impl Standing {
             observed.entry(key.group).or_default().extend(entries);
         }
         standing.rules_right = chains::are_right(&chains::chains(config, &standing.sets), found);
+        if let Some(looked_into) = chains::all_sets_looked_into(found) {
+            let is_loose = |name: &mut String| !looked_into.contains(name);
+            standing.loose = standing.junk.extract_if(.., is_loose).collect();
+        }
         (standing, observed)
     }
 }
@@ -325,6 +333,9 @@ impl Parts {
         if from_nothing || standing.owned != wants_owner || sleeps {
             prepare.push(Step::AddTable { flags });
         }
+        if !from_nothing {
+            prepare.extend(standing.loose.iter().cloned().map(Step::DeleteSet));
+        }
         prepare.extend(self.new_sets);
         if self.clash {
             commit.push(Step::FlushRules(None));
@@ -360,6 +371,7 @@ impl Parts {
             rules_right: true,
             sets: self.sets,
             junk: Vec::new(),
+            loose: Vec::new(),
         };
         Program { prepare, commit, standing }
     }
