@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_shared::error::chain;
 use postern_shared::ids::GroupId;
 use postern_shared::wire::v1::{AgentGroup, Entry, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,6 @@ use tokio::time::Instant;
 
 pub(crate) use elapsed::{Moment, Witness};
 
-use crate::client::chain;
 use crate::clock::Clock;
 use crate::disk;
 use crate::lists::{Lists, Saved};

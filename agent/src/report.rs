@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postern_shared::backoff::Backoff;
+use postern_shared::error::chain;
 use postern_shared::ids::GroupId;
 use postern_shared::wire::v1::{Receipt, Receipts};
 use tokio::sync::Notify;
 
 use crate::chance::Chance;
-use crate::client::{Plane, chain};
+use crate::client::Plane;
 
 /// Most receipts in one request.
 const RECEIPTS_MAX: usize = 256;

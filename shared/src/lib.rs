@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod cover;
 pub mod digest;
 pub mod document;
+pub mod error;
 pub mod failpoint;
 pub mod follow;
 pub mod ids;

@@ -20,11 +20,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use postern_shared::document::Mistake;
+use postern_shared::error::chain;
 use serde::Serialize;
 
 use self::output::Output;
 use crate::cache::Cache;
-use crate::client::chain;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::control::protocol::{Confirmed, Flushed, Planned, Reloaded, Request, Why};
 use crate::control::{AskError, ask};

@@ -1,9 +1,9 @@
 //! Commands that work without a running agent, from what the last one left on the disk.
 
+use postern_shared::error::chain;
 use postern_shared::plan::Plan;
 
 use crate::cache::{Cache, Witness};
-use crate::client::chain;
 use crate::clock::{Clock, SteadyClock};
 use crate::config::Config;
 use crate::control::protocol::{Flushed, Planned};

@@ -92,18 +92,6 @@ impl PlaneError {
     }
 }
 
-/// Prints an error with everything that led to it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
 fn is_wrong_key(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
         return matches!(why, rustls::CertificateError::ApplicationVerificationFailure);

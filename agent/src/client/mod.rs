@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use postern_shared::error::chain;
 use postern_shared::ids::GroupId;
 use postern_shared::position::Follow;
 use postern_shared::token::Token;
@@ -24,7 +25,6 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use address::{Pin, PinError, PlaneUrl, PlaneUrlError};
 pub(crate) use error::PlaneError;
-pub(crate) use error::chain;
 
 use crate::credential::Credential;
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_shared::error::chain;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +22,7 @@ pub(crate) use self::session::followed;
 use self::session::{Parts, Session};
 use crate::cache::{Cache, Witness};
 use crate::chance;
-use crate::client::{Client, PlaneError, chain};
+use crate::client::{Client, PlaneError};
 use crate::clock::{SteadyClock, suspended};
 use crate::config::{Config, ConfigError, GroupRef, TargetConfig};
 use crate::control;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_shared::backoff::Backoff;
+use postern_shared::error::chain;
 use postern_shared::ids::GroupId;
 use postern_shared::plan::Plan;
 use postern_shared::wire::v1::{Receipt, ReceiptState};
@@ -22,7 +23,6 @@ use tokio::time::Instant;
 pub(crate) use inbox::{Inbox, Pending};
 
 use crate::chance::Chance;
-use crate::client::chain;
 use crate::clock::Clock;
 use crate::flushed::FlushedTargets;
 use crate::lists::{Lists, Mode, Standing, Wanted};

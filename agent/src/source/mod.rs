@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_shared::backoff::{Backoff, share};
+use postern_shared::error::chain;
 use postern_shared::follow::Rejected;
 use postern_shared::wire::v1::{AgentGroup, AgentUpdate, StreamEvent};
 use tokio::sync::{Notify, watch};
@@ -26,7 +27,7 @@ use tokio::time::timeout;
 
 use self::sse::{Event, Parser, SseError};
 use crate::chance::Chance;
-use crate::client::{Events, Plane, PlaneError, chain};
+use crate::client::{Events, Plane, PlaneError};
 use crate::clock::Clock;
 use crate::lists::Lists;
 use crate::report::Outbox;

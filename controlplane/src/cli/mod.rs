@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use postern_shared::error::chain;
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,7 +25,6 @@ use self::init::InitError;
 use self::output::{Output, Shape};
 use self::way::{AskError, UnreachableError};
 use crate::config::{Config, ConfigError};
-use crate::http::problem::chain;
 use crate::operator::{Answer, MemberAsked, Operation};
 use crate::serve::{self, ServeError};
 

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use postern_shared::error::chain;
 use postern_shared::time::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -10,7 +11,6 @@ use serde_json::json;
 use super::init::Made;
 use super::{Failure, content, qr, show};
 use crate::config::ConfigError;
-use crate::http::problem::chain;
 use crate::operator::{Answer, GroupList, MemberKindView, MemberView, Reply, Revealed};
 
 /// Where answers go, and in which form.

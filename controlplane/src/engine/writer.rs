@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use postern_shared::error::chain;
 use postern_shared::ids::Epoch;
 use postern_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -327,16 +328,4 @@ fn orphaned(state: &State, change: &Change) -> Vec<Key> {
     let Change::DeleteGroup(id) = change else { return Vec::new() };
     let members = state.group(*id).into_iter().flat_map(|row| row.members.keys());
     members.map(|member| member_key(*id, *member)).collect()
-}
-
-/// Shows an error with everything that led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

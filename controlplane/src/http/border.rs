@@ -14,6 +14,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use postern_shared::error::chain;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::Meta;
 use tracing::Instrument as _;
@@ -21,7 +22,7 @@ use tracing::Instrument as _;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::http::answer::PendingAnswer;
-use crate::http::problem::{ApiError, KEPT, PROBLEM_JSON, PendingProblem, chain};
+use crate::http::problem::{ApiError, KEPT, PROBLEM_JSON, PendingProblem};
 use crate::server::{ClientAddress, Peer, TrustedProxies};
 
 /// The header field that names a request in the daemon's log.

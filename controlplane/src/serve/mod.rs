@@ -18,6 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use axum::Router;
+use postern_shared::error::chain;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -34,7 +35,6 @@ use crate::data_dir::{DataDir, DataDirError, invited_pin, read_sealing_key};
 use crate::engine::{Engine, StartError, Stopped};
 use crate::http::Border;
 use crate::http::border::finish;
-use crate::http::problem::chain;
 use crate::metrics::{Metrics, MetricsError, Readiness};
 use crate::operator::Plane;
 use crate::operator::route::{self, AskPlane};
