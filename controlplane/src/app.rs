@@ -15,9 +15,8 @@ use crate::config::PublicUrl;
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
 use crate::http::limit::{Limiter, RateLimits};
-use crate::metrics::Readiness;
 use crate::server::TrustedProxies;
-use crate::{api, beacon, compat};
+use crate::{api, beacon, compat, health};
 
 /// What the operator decides about the routes.
 #[derive(Debug, Clone)]
@@ -32,8 +31,6 @@ pub struct Settings {
     pub proxies: TrustedProxies,
     /// The budgets of callers.
     pub rates: RateLimits,
-    /// What has to be so before the daemon is ready.
-    pub readiness: Readiness,
 }
 
 /// What the routes share. Cheap to clone.
@@ -61,15 +58,15 @@ const EPOCH_REST: Duration = Duration::from_secs(60);
 
 /// Puts all routes together, with the border around them.
 pub fn router(app: App) -> Router {
-    let engine = app.engine();
+    let engine = app.engine().clone();
     let proxies = app.settings().proxies.clone();
     let border = Border::new(proxies, engine.clock(), engine.chance());
-    let readiness = app.settings().readiness.router();
+    let health = health::routes(engine.clone());
     let routes = Router::new()
         .merge(beacon::routes())
         .merge(compat::routes())
         .nest("/api/v1", api::routes(&app));
-    finish(routes.with_state(app).merge(readiness), border)
+    finish(routes.with_state(app).merge(health), border)
 }
 
 impl App {
@@ -94,15 +91,15 @@ impl App {
     }
 
     /// Takes over what can change while the daemon runs. The proxies are fixed with the border,
-    /// and readiness belongs to the process: both stay. New budgets begin full.
+    /// and stay. New budgets begin full.
     pub fn reload(&self, new: Settings) {
         let mut rules = self.0.rules.write().unwrap_or_else(PoisonError::into_inner);
         let old = &rules.settings;
-        let (proxies, readiness) = (old.proxies.clone(), old.readiness.clone());
+        let proxies = old.proxies.clone();
         if new.rates != old.rates {
             rules.limiter = Arc::new(Limiter::new(&new.rates));
         }
-        rules.settings = Arc::new(Settings { proxies, readiness, ..new });
+        rules.settings = Arc::new(Settings { proxies, ..new });
     }
 
     pub(crate) fn settings(&self) -> Arc<Settings> {

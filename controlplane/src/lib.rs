@@ -13,6 +13,7 @@ pub mod data_dir;
 pub mod domain;
 pub mod engine;
 pub mod feed;
+mod health;
 pub mod http;
 pub mod metrics;
 pub mod operator;

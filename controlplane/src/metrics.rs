@@ -1,19 +1,14 @@
-//! Figures for Prometheus, and whether the daemon is alive and ready.
+//! Figures for Prometheus.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse as _;
 use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
-
-use crate::http::ApiError;
 
 /// The media type of the Prometheus text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,9 +19,6 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(30);
 /// Upper bounds of the buckets of durations, in seconds: from a lookup in memory to a slow disk.
 const SECONDS: [f64; 12] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-
-/// When to ask again whether the daemon is ready.
-const NOT_READY_RETRY: Duration = Duration::from_secs(1);
 
 /// The figures that the process collects.
 #[derive(Clone)]
@@ -83,63 +75,6 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// What has to be so before the daemon can do its work: ready when every latch is closed.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness {
-    latches: Arc<Mutex<BTreeMap<&'static str, bool>>>,
-}
-
-/// One condition of readiness; open until it is closed.
-#[derive(Debug, Clone)]
-pub struct Latch {
-    readiness: Readiness,
-    name: &'static str,
-}
-
-impl Readiness {
-    /// Adds a condition.
-    pub fn latch(&self, name: &'static str) -> Latch {
-        self.lock().insert(name, false);
-        Latch { readiness: self.clone(), name }
-    }
-
-    /// The conditions that are not met.
-    pub fn waiting_for(&self) -> Vec<&'static str> {
-        self.lock().iter().filter(|(_, closed)| !**closed).map(|(name, _)| *name).collect()
-    }
-
-    /// The routes `/livez` (the process answers) and `/readyz` (it can do its work; else 503).
-    /// Neither says more.
-    pub fn router(&self) -> Router {
-        let readiness = self.clone();
-        let ready = async move || match readiness.waiting_for().as_slice() {
-            [] => "ready\n".into_response(),
-            waiting => ApiError::Unavailable {
-                reason: format!("waiting for {}", waiting.join(", ")),
-                retry_after: NOT_READY_RETRY,
-            }
-            .into_response(),
-        };
-        Router::new().route("/livez", get(async || "alive\n")).route("/readyz", get(ready))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, bool>> {
-        self.latches.lock().expect("nothing panics while it holds this lock")
-    }
-}
-
-impl Latch {
-    /// The condition is met.
-    pub fn close(&self) {
-        self.readiness.lock().insert(self.name, true);
-    }
-
-    /// The condition is met no more.
-    pub fn open(&self) {
-        self.readiness.lock().insert(self.name, false);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
@@ -154,22 +89,6 @@ mod tests {
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn ready_when_every_latch_is_closed() {
-        let readiness = Readiness::default();
-        let (store, feed) = (readiness.latch("store"), readiness.latch("feed"));
-        let status = async || get_from(readiness.router(), "/readyz").await.0;
-
-        assert_eq!(readiness.waiting_for(), ["feed", "store"]);
-        store.close();
-        assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
-        feed.close();
-        assert_eq!(status().await, StatusCode::OK);
-        store.open();
-        assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(get_from(readiness.router(), "/livez").await.0, StatusCode::OK);
     }
 
     #[tokio::test]

@@ -19,7 +19,6 @@ use postern_controlplane::http::json::StrictJson;
 use postern_controlplane::http::limit::{Budget, Caller, Limiter, RateLimits, Tier};
 use postern_controlplane::http::paging::{Cursor, PageRequest};
 use postern_controlplane::http::{Answer, ApiError, Border, RequestId, border};
-use postern_controlplane::metrics::Readiness;
 use postern_controlplane::server::TrustedProxies;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::{Envelope, Problem};
@@ -61,8 +60,6 @@ fn now() -> Timestamp {
 }
 
 fn app() -> Router {
-    let readiness = Readiness::default();
-    readiness.latch("store");
     let versioned = async |headers: HeaderMap| {
         let etag = EntityTag::strong(&[b"1"]);
         etag::require_match(&headers, &etag)?;
@@ -94,8 +91,7 @@ fn app() -> Router {
         .route(
             "/full",
             get(async || ApiError::DiskFull { retry_after: Duration::from_millis(1_500) }),
-        )
-        .merge(readiness.router());
+        );
     let clock = Arc::new(ManualClock::at(now()));
     border::finish(router, Border::new(TrustedProxies::NONE, clock, &SeededChance::new(7)))
 }
@@ -241,7 +237,6 @@ async fn a_fault_on_our_side_tells_the_request_id_alone() {
 async fn who_has_to_wait_is_told_how_long() {
     let full = ask(Method::GET, "/full").await;
     let limited = ask(Method::GET, "/limited").await;
-    let unready = ask(Method::GET, "/readyz").await;
 
     assert_eq!((full.status.as_u16(), &full.headers["retry-after"]), (503, &"2".parse().unwrap()));
     assert_eq!(full.problem().r#type, "disk_full");
@@ -249,8 +244,6 @@ async fn who_has_to_wait_is_told_how_long() {
     assert_eq!(limited.headers["retry-after"], "60");
     assert_eq!(limited.headers["ratelimit"], "\"reads\";r=0;t=60");
     assert_eq!(limited.headers["ratelimit-policy"], "\"reads\";q=1;w=60");
-    assert_eq!(unready.problem().status, 503);
-    assert!(!String::from_utf8(unready.body).unwrap().contains("store"));
 }
 
 #[tokio::test]

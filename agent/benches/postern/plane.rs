@@ -17,7 +17,6 @@ use postern_controlplane::domain::{
 use postern_controlplane::engine::Engine;
 use postern_controlplane::http::border::{Border, finish};
 use postern_controlplane::http::limit::{Budget, RateLimits};
-use postern_controlplane::metrics::Readiness;
 use postern_controlplane::server::{ForwardHeader, Limits, Listener, Server, TrustedProxies};
 use postern_controlplane::store::{Options, RedbStore};
 use postern_shared::ids::{Epoch, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
@@ -58,7 +57,6 @@ impl Plane {
                 allow_private: true,
                 proxies: proxies.clone(),
                 rates: no_rate_limits(),
-                readiness: Readiness::default(),
             },
         );
         let nothing = Router::new().route("/nothing", post(|| async { "" }));

@@ -15,7 +15,6 @@ use postern_controlplane::domain::{
 };
 use postern_controlplane::engine::{Done, Engine};
 use postern_controlplane::http::limit::{Budget, RateLimits};
-use postern_controlplane::metrics::Readiness;
 use postern_controlplane::server::{
     Certificates, Limits, Listener, Server, TrustedProxies, self_signed,
 };
@@ -266,6 +265,5 @@ fn settings() -> Settings {
             failures: plenty,
             failures_of_all: plenty,
         },
-        readiness: Readiness::default(),
     }
 }

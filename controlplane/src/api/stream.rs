@@ -276,6 +276,12 @@ struct Seat {
     credential: Credential,
 }
 
+impl Taken {
+    fn show(&self) {
+        metrics::gauge!("postern_streams").set(self.all as f64);
+    }
+}
+
 impl Seats {
     fn take(self: &Arc<Seats>, credential: Credential) -> Result<Seat, ApiError> {
         let mut taken = self.lock();
@@ -292,6 +298,7 @@ impl Seats {
             });
         }
         taken.all += 1;
+        taken.show();
         taken.by_credential.insert(credential, by_credential + 1);
         Ok(Seat { seats: Arc::clone(self), credential })
     }
@@ -305,6 +312,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.lock();
         taken.all -= 1;
+        taken.show();
         if let Some(count) = taken.by_credential.get_mut(&self.credential) {
             *count -= 1;
             if *count == 0 {

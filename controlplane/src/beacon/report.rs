@@ -56,6 +56,7 @@ pub(crate) async fn report(
         match hear(row, state.shortest_ttl(row), seen, now) {
             Heard::Heartbeat(report) => {
                 row.heard_at(now);
+                count("heartbeat");
                 return Ok(Reported::new(app, &state, row, &report, (address, false)));
             }
             Heard::Publish(visit) => (row.report, visit),
@@ -73,7 +74,12 @@ pub(crate) async fn report(
     row.heard_at(now);
     let report = row.report.ok_or(ApiError::NotFound)?;
     let moved = before.is_none_or(|before| before.reported_at(address).is_none());
+    count(if moved { "moved" } else { "renewed" });
     Ok(Reported::new(app, &state, row, &report, (address, moved)))
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("postern_reports_total", "outcome" => outcome).increment(1);
 }
 
 impl Reported {

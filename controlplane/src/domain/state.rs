@@ -186,6 +186,19 @@ impl State {
         self.enrolments.get(&id)
     }
 
+    /// How many records of each kind are in force.
+    pub fn counts(&self) -> [(&'static str, usize); 5] {
+        let keys = self.keys.values().filter(|row| row.record.revoked_at.is_none());
+        let agents = self.agents.values().filter(|row| row.record.revoked_at.is_none());
+        [
+            ("org", self.orgs.len()),
+            ("key", keys.count()),
+            ("pair", self.orgs.values().map(|row| row.pairs_live).sum()),
+            ("group", self.groups.len()),
+            ("agent", agents.count()),
+        ]
+    }
+
     /// Whom a secret belongs to. Dead secrets of deleted pairs and revoked keys are found, too:
     /// ask the record whether it lives.
     pub fn secret(&self, hash: &TokenHash) -> Option<Secret> {

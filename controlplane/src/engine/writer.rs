@@ -6,6 +6,7 @@ use postern_shared::error::chain;
 use postern_shared::ids::Epoch;
 use postern_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::records::{self, ChainLink, member_key};
 use super::{Done, Hub, Job, Refused, Stopped};
@@ -206,6 +207,7 @@ impl Writer {
             batch.items.push(Item { preconditions: Vec::new(), operations });
         }
         let purpose = if batch.closes_only { Purpose::Withdrawal } else { Purpose::Ordinary };
+        let (began, orders) = (Instant::now(), batch.decided.len());
         let committed = match self.store.commit(&batch.items, purpose, now) {
             Ok(committed) => committed,
             Err(StoreError::DiskReserve { .. }) => {
@@ -216,6 +218,8 @@ impl Writer {
             }
             Err(error) => return Err(error),
         };
+        metrics::histogram!("postern_commit_seconds").record(began.elapsed());
+        metrics::counter!("postern_orders_committed_total").increment(orders as u64);
         self.link = Some(link);
         self.apply(batch.decided, &committed, now);
         Ok(())

@@ -4,19 +4,21 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use postern_shared::error::chain;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::Meta;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::chance::Chance;
@@ -114,7 +116,9 @@ async fn cross(State(border): State<Arc<Border>>, mut request: Request, next: Ne
     // The pattern of the route, never the path: a path can hold a secret.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let span = tracing::info_span!("request", id = id.as_str(), method = %request.method(), route);
+    let method = method_label(request.method());
+    let span = tracing::info_span!("request", id = id.as_str(), method, route);
+    let began = Instant::now();
 
     let response = match border.identify(&mut request) {
         Ok(()) => {
@@ -130,8 +134,37 @@ async fn cross(State(border): State<Arc<Border>>, mut request: Request, next: Ne
     let id = HeaderValue::from_str(id.as_str()).expect("an id is hexadecimal");
     headers.insert(X_REQUEST_ID, id);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    tracing::debug!(status = response.status().as_u16(), "answered");
+    let status = response.status();
+    tracing::debug!(status = status.as_u16(), "answered");
+    count(route, method, status, began.elapsed());
     response
+}
+
+/// Counts an answer, and how long it took until its head was there. Every label has few values:
+/// what a stranger sends is none.
+fn count(route: &str, method: &'static str, status: StatusCode, took: Duration) {
+    let route: Arc<str> = route.into();
+    metrics::counter!(
+        "postern_requests_total",
+        "route" => Arc::clone(&route), "method" => method, "status" => status.as_str().to_owned()
+    )
+    .increment(1);
+    metrics::histogram!("postern_request_seconds", "route" => route).record(took);
+}
+
+/// The method as a label, and in the log: a client may send any word.
+fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [Method; 7] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.iter().position(|known| known == method).map_or("other", |place| NAMES[place])
 }
 
 /// Writes the body of an answer or a problem; leaves everything else as it is.

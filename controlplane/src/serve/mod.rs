@@ -35,13 +35,13 @@ use crate::data_dir::{DataDir, DataDirError, invited_pin, read_sealing_key};
 use crate::engine::{Engine, StartError, Stopped};
 use crate::http::Border;
 use crate::http::border::finish;
-use crate::metrics::{Metrics, MetricsError, Readiness};
+use crate::metrics::{Metrics, MetricsError};
 use crate::operator::Plane;
 use crate::operator::route::{self, AskPlane};
 use crate::server::{
     Certificates, Limits, ListenError, Listener, Server, TlsError, TrustedProxies,
 };
-use crate::store::{OpenError, Options, RedbStore, Store as _};
+use crate::store::{OpenError, Options, RedbStore, Store as _, free_bytes};
 
 /// On top of the drain limit of the connections, for the writer and the way out.
 const WAY_OUT: Duration = Duration::from_secs(5);
@@ -209,7 +209,8 @@ impl Daemon {
             });
         }
         self.tasks.spawn(metrics.upkeep(self.stop.subscribe()));
-        self.tasks.spawn(show_skew(clock, self.stop.subscribe()));
+        let (engine, data) = (self.engine.clone(), DataDir::of(&self.config).store());
+        self.tasks.spawn(show_state(engine, clock, data, self.stop.subscribe()));
     }
 
     /// Resolves when the writer has ended, which it does only after a failure.
@@ -293,7 +294,6 @@ fn settings(config: &Config) -> Settings {
         allow_private: config.allow_private,
         proxies: config.proxies.clone(),
         rates: config.rates,
-        readiness: Readiness::default(),
     }
 }
 
@@ -332,14 +332,31 @@ async fn start_engine(
     started.await.expect("opening the store does not panic")
 }
 
-/// Shows in the figures how far the wall clock has moved since the start.
-async fn show_skew(clock: Arc<SteadyClock>, mut stop: watch::Receiver<bool>) {
+/// Shows in the figures what no request tells: how much there is, how much room is left on the
+/// disk, and how far the wall clock has moved since the start.
+async fn show_state(
+    engine: Engine,
+    clock: Arc<SteadyClock>,
+    store: PathBuf,
+    mut stop: watch::Receiver<bool>,
+) {
     const EVERY: Duration = Duration::from_secs(15);
     let mut ticks = tokio::time::interval(EVERY);
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            _ = ticks.tick() => metrics::gauge!("postern_clock_skew_seconds").set(clock.skew()),
+            _ = ticks.tick() => {}
+        }
+        metrics::gauge!("postern_clock_skew_seconds").set(clock.skew());
+        let counts = engine.state().counts();
+        for (what, count) in counts {
+            metrics::gauge!("postern_records", "kind" => what).set(count as f64);
+        }
+        let store = store.clone();
+        match spawn_blocking(move || free_bytes(&store)).await {
+            Ok(Ok(free)) => metrics::gauge!("postern_store_free_bytes").set(free as f64),
+            Ok(Err(error)) => tracing::debug!(%error, "nobody knows how full the disk is"),
+            Err(error) => tracing::debug!(%error, "nobody looked how full the disk is"),
         }
     }
 }

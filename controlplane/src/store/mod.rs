@@ -28,7 +28,9 @@ pub use self::history::{Commit, Event, Watch, WatchError};
 pub use self::memory::MemoryStore;
 pub use self::record::{Item, Key, Operation, Order, Precondition, Record, Scan, Table};
 pub use self::redb::{CACHE_BYTES, MigrationError, OpenError, OpenFailure, Options, RedbStore};
-pub use self::reserve::{FREE_BYTES_MIN, FreeSpace, RESERVE_FILE_BYTES, WITHDRAWAL_FREE_BYTES_MIN};
+pub use self::reserve::{
+    FREE_BYTES_MIN, FreeSpace, RESERVE_FILE_BYTES, WITHDRAWAL_FREE_BYTES_MIN, free_bytes,
+};
 
 /// Any error, where the caller can only report it.
 pub type BoxError = Box<dyn Error + Send + Sync>;

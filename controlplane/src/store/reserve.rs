@@ -40,9 +40,14 @@ pub(super) struct FileSystem;
 
 impl FreeSpace for FileSystem {
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
-        let disk = statvfs(folder)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(folder)
     }
+}
+
+/// How many bytes an ordinary process can still write to the file system that `path` lies on.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// The reserve of one store.

@@ -1,21 +1,42 @@
 //! What belongs to no resource: life signs, paths and methods that nobody knows.
 
-use postern_controlplane::app::Settings;
-use postern_controlplane::metrics::Readiness;
 use reqwest::Method;
+use serde_json::json;
 
-use crate::world::{OFFICE, World, problem, settings};
+use crate::world::{OFFICE, World, problem, within};
 
+#[cfg(feature = "failpoints")]
 #[tokio::test]
-async fn life_and_readiness_are_told_to_anybody() {
-    let readiness = Readiness::default();
-    let latch = readiness.latch("engine");
-    let world = World::with(Settings { readiness, ..settings() });
+async fn who_waits_for_the_disk_is_not_ready_and_lives_all_the_same() {
+    const COMMIT: &str = "store::before_commit";
+    let scenario = fail::FailScenario::setup();
+    let world = World::start();
+    let org = world.org("acme").await;
+    let holder = world.holder(&world.key(org).await, OFFICE);
     let status = async |path: &str| world.at(OFFICE).get(path).await.status().as_u16();
-
-    assert_eq!((status("/livez").await, status("/readyz").await), (200, 503));
-    latch.close();
     assert_eq!((status("/livez").await, status("/readyz").await), (200, 200));
+
+    fail::cfg(COMMIT, "pause").unwrap();
+    let late = json!({ "name": "late" });
+    let stuck = holder.json(Method::POST, "/api/v1/groups", &late);
+    let look = async {
+        let unready = loop {
+            let answer = world.at(OFFICE).get("/readyz").await;
+            if answer.status() != 200 {
+                break answer;
+            }
+        };
+        let alive = status("/livez").await;
+        fail::remove(COMMIT);
+        (unready, alive)
+    };
+    let (stuck, (unready, alive)) = within(async { tokio::join!(stuck, look) }).await;
+
+    assert_eq!((unready.status().as_u16(), alive), (503, 200));
+    assert_eq!(unready.headers()["retry-after"], "1");
+    assert_eq!(problem(unready).await["type"], "unavailable");
+    assert_eq!((stuck.status().as_u16(), status("/readyz").await), (201, 200));
+    scenario.teardown();
 }
 
 #[tokio::test]

@@ -17,7 +17,6 @@ use postern_controlplane::domain::{
 };
 use postern_controlplane::engine::Engine;
 use postern_controlplane::http::limit::{Budget, RateLimits};
-use postern_controlplane::metrics::Readiness;
 use postern_controlplane::server::{ForwardHeader, Limits, Listener, Peer, Server, TrustedProxies};
 use postern_controlplane::store::{MemoryStore, Store};
 use postern_shared::ids::{EnrolmentId, Epoch, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
@@ -97,7 +96,6 @@ pub(crate) fn settings() -> Settings {
             header: ForwardHeader::XForwardedFor,
         },
         rates: RateLimits::DEFAULT,
-        readiness: Readiness::default(),
     }
 }
 

@@ -117,6 +117,50 @@ fn a_reload_takes_over_what_the_routes_decide_by() {
 }
 
 #[test]
+fn the_figures_tell_what_happened_to_whoever_reaches_their_listener() {
+    let plane = Plane::make();
+    let config = fs::read_to_string(plane.config()).unwrap();
+    fs::write(plane.config(), config + "metrics: 127.0.0.2:0\n").unwrap();
+    let daemon = plane.start();
+    let bookmark = plane.json(&["pair", "add", "laptop"])["bookmark"].clone();
+    let path = bookmark.as_str().unwrap().replace("http://127.0.0.1:1", "");
+    for _ in 0..3 {
+        let report = format!(
+            "POST {path} HTTP/1.1\r\nHost: plane\r\nX-Forwarded-For: 192.0.2.7\r\n\
+             Connection: close\r\n\r\n"
+        );
+        let answer = http(daemon.address, &report);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    let scrape = "GET /metrics HTTP/1.1\r\nHost: plane\r\nConnection: close\r\n\r\n";
+    let figures = http(daemon.metrics.unwrap(), scrape);
+
+    let value = |series: &str| -> f64 {
+        let line = figures.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in {figures}")).parse().unwrap()
+    };
+    let reports = |outcome| value(&format!("postern_reports_total{{outcome=\"{outcome}\"}}"));
+    assert_eq!((reports("moved"), reports("heartbeat")), (1.0, 2.0));
+    let posts = r#"postern_requests_total{route="/b/{bookmark}",method="POST",status="200"}"#;
+    assert_eq!(value(posts), 3.0);
+    assert!(2.0 <= value("postern_orders_committed_total"), "the pair, and where it is");
+    assert!(2.0 <= value("postern_commit_seconds_count"));
+    assert!(0.0 < value("postern_store_free_bytes"));
+    let public = http(daemon.address, scrape);
+    assert!(public.starts_with("HTTP/1.1 404"), "the world is told no figures: {public}");
+    assert!(!figures.contains("pob_"), "{figures}");
+}
+
+fn http(server: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(server).unwrap();
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
 fn a_store_that_fails_ends_the_daemon_with_its_own_code() {
     let plane = Plane::make();
     // The limit on file sizes makes writes fail, as a broken disk would; its signal is ignored.

@@ -48,6 +48,8 @@ pub(crate) struct Daemon {
     child: Child,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it tells its figures.
+    pub(crate) metrics: Option<SocketAddr>,
     log: Option<JoinHandle<String>>,
 }
 
@@ -118,7 +120,7 @@ impl Daemon {
     /// Reads the log until it says "ready"; what follows is read on, so that the pipe never fills.
     pub(crate) fn ready(mut child: Child) -> Daemon {
         let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let (mut log, mut address) = (String::new(), None);
+        let (mut log, mut addresses) = (String::new(), Vec::new());
         loop {
             let begin = log.len();
             let read = lines.read_line(&mut log).unwrap();
@@ -126,7 +128,7 @@ impl Daemon {
             let line: Value = serde_json::from_str(&log[begin..]).unwrap();
             match line["message"].as_str() {
                 Some("listening") => {
-                    address = Some(line["address"].as_str().unwrap().parse().unwrap());
+                    addresses.push(line["address"].as_str().unwrap().parse().unwrap());
                 }
                 Some("ready") => break,
                 Some(_) | None => {}
@@ -136,7 +138,9 @@ impl Daemon {
             lines.read_to_string(&mut log).unwrap();
             log
         });
-        Daemon { child, address: address.unwrap(), log: Some(log) }
+        // The listener of the figures is opened last.
+        let (address, metrics) = (addresses[0], addresses.get(1).copied());
+        Daemon { child, address, metrics, log: Some(log) }
     }
 
     pub(crate) fn pid(&self) -> Pid {
