@@ -43,6 +43,14 @@ pub fn require() {
     run("ip", &["link", "set", "lo", "up"]);
 }
 
+/// Says whether this kernel has tables that belong to a socket and outlive it: Linux 6.9 and later.
+pub fn has_owned_tables() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit());
+    let mut number = || numbers.next().unwrap().parse::<u32>().unwrap();
+    (6, 9) <= (number(), number())
+}
+
 /// Runs a program and answers what it prints; panics where it fails.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let (ok, text) = try_run(program, arguments);

@@ -96,8 +96,12 @@ async fn a_plain_gate_keeps_the_contract() {
 #[tokio::test]
 async fn a_gate_on_an_old_kernel_without_privilege_keeps_the_contract() {
     netns::require();
-    let options =
-        NftOptions { no_destroy: true, send_bytes: Some(8192), receive_bytes: Some(65_536) };
+    let options = NftOptions {
+        no_owner: true,
+        no_destroy: true,
+        send_bytes: Some(8192),
+        receive_bytes: Some(65_536),
+    };
     promises::holds(&Gate { ownership: Ownership::Off, options }).await;
 }
 

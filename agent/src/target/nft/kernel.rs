@@ -7,6 +7,7 @@ use postern_shared::time::Timestamp;
 
 use super::link::Link;
 use super::read::{self, Found, FoundSet, FoundTable};
+use super::seat::{self, Seat};
 use super::socket::{CommitError, Connection, Listener};
 use super::steps::{Encoding, Step};
 use super::sys::{self, Batch, MESSAGE_ELEMENTS_MAX, NewSet, Removal, Sealed};
@@ -21,6 +22,8 @@ pub(super) struct Kernel {
     table: String,
     owner: bool,
     removal: Removal,
+    /// Keeps a second agent away where the kernel does not.
+    _seat: Option<Seat>,
     /// Hears of changes by others, where the table is not ours alone.
     listener: Option<Listener>,
     /// The generation of the ruleset that was last read or made.
@@ -55,7 +58,8 @@ impl Kernel {
         })
         .await?
         .map_err(refusal::of_commit)?;
-        let owner = owner && wants_owner;
+        let owner = owner && wants_owner && !options.no_owner;
+        let seat = if wants_owner && !owner { seat::take(table)? } else { None };
         let listener = match owner {
             true => None,
             false => {
@@ -65,7 +69,17 @@ impl Kernel {
         let destroy = destroy && !options.no_destroy;
         let removal = if destroy { Removal::Destroy } else { Removal::Delete };
         let (table, news) = (table.to_owned(), News::None);
-        Ok(Kernel { link, family, table, owner, removal, listener, generation: 0, news })
+        Ok(Kernel {
+            link,
+            family,
+            table,
+            owner,
+            removal,
+            _seat: seat,
+            listener,
+            generation: 0,
+            news,
+        })
     }
 
     /// The table is made ours alone.

@@ -12,6 +12,7 @@ mod link;
 mod read;
 mod refusal;
 mod rules;
+mod seat;
 mod sets;
 mod socket;
 mod steps;
@@ -27,6 +28,8 @@ pub(crate) use sys::give_back_memory;
 /// without privilege, and for tests that act like them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NftOptions {
+    /// Never uses what Linux 6.9 has for tables that belong to a socket and outlive it.
+    pub no_owner: bool,
     /// Never uses what Linux 6.3 has for deleting what may be gone.
     pub no_destroy: bool,
     /// Asks for a send buffer of this many bytes instead of taking what a large load needs.
