@@ -12,6 +12,7 @@ pub mod document;
 pub mod error;
 pub mod failpoint;
 pub mod follow;
+pub mod format;
 pub mod ids;
 pub mod network;
 pub mod plan;
