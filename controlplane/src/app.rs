@@ -9,6 +9,7 @@ use axum::Router;
 use postern_shared::time::{Timestamp, Ttl};
 
 use crate::api::auth::LastUsed;
+use crate::api::ips::Written;
 use crate::api::stream::Seats;
 use crate::beacon::Confirmations;
 use crate::config::PublicUrl;
@@ -43,6 +44,7 @@ struct Parts {
     last_used: LastUsed,
     confirmations: Confirmations,
     seats: Arc<Seats>,
+    written: Written,
     spread: Spread,
     epoch_begun_at: AtomicU64,
 }
@@ -81,6 +83,7 @@ impl App {
             last_used: LastUsed::default(),
             confirmations: Confirmations::default(),
             seats: Arc::default(),
+            written: Written::default(),
             spread,
             epoch_begun_at: AtomicU64::new(0),
         }))
@@ -124,6 +127,10 @@ impl App {
 
     pub(crate) fn seats(&self) -> &Arc<Seats> {
         &self.0.seats
+    }
+
+    pub(crate) fn written(&self) -> &Written {
+        &self.0.written
     }
 
     /// Draws a number that is spread evenly and repeats no earlier one. Not a secret.

@@ -1,22 +1,32 @@
 //! `/groups/{id}/ips`: what a group allows now.
+//!
+//! As JSON, or in a form of [`postern_shared::format`]. An empty list is a success with 0 in
+//! `Postern-Entries`, an unknown one is 404: whoever pipes a list into a firewall can tell "nobody"
+//! from "I cannot say". A form without deadlines has a strong tag. One that carries the seconds left
+//! has a weak one, and no cache may keep it: read a second time it would lengthen every deadline. To
+//! who has loaded it, 304 says that what was loaded still counts down to the right time.
 
-use std::net::IpAddr;
+mod asked;
+mod written;
+
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use postern_shared::format::{Format, flat};
 use postern_shared::ids::{Epoch, GroupId};
-use postern_shared::network::{Family, Network};
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::{Entry, GroupIps, ListedEntry};
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 
+use self::asked::{Asked, Form};
+use self::written::Text;
+pub(crate) use self::written::Written;
 use super::auth::Reader;
 use super::{group_id, prefer};
 use crate::app::App;
@@ -29,31 +39,10 @@ use crate::server::Drain;
 /// differ without a busy loop.
 const DEADLINE_WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// Which form of the list is asked for.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    #[serde(default)]
-    format: Format,
-    family: Option<FamilyName>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Format {
-    #[default]
-    Json,
-    /// One address or network a line.
-    Text,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-enum FamilyName {
-    #[serde(rename = "4")]
-    V4,
-    #[serde(rename = "6")]
-    V6,
-}
+/// The plane's time of a list in a form that has no place for it.
+const POSTERN_AS_OF: HeaderName = HeaderName::from_static("postern-as-of");
+/// How many entries there are in the list that a form was made of.
+const POSTERN_ENTRIES: HeaderName = HeaderName::from_static("postern-entries");
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/groups/{id}/ips", get(show))
@@ -85,22 +74,6 @@ async fn show(
 fn find(state: &Orgs, reader: &Reader, id: &str) -> Result<GroupId, ApiError> {
     let group = group_id(state, reader.org(), id)?;
     if reader.may_read(state, group) { Ok(group) } else { Err(ApiError::NotFound) }
-}
-
-impl Asked {
-    fn read(uri: &Uri) -> Result<Asked, ApiError> {
-        let Query(asked) = Query::try_from_uri(uri)
-            .map_err(|error| ApiError::BadRequest { detail: error.body_text() })?;
-        Ok(asked)
-    }
-
-    fn wants(self, network: Network) -> bool {
-        match self.family {
-            None => true,
-            Some(FamilyName::V4) => network.family() == Family::V4,
-            Some(FamilyName::V6) => network.family() == Family::V6,
-        }
-    }
 }
 
 /// A request for a list, perhaps with what the client knows of it already.
@@ -159,18 +132,21 @@ impl Known<'_> {
         let row = self.row(&state, now)?;
         let tag = self.tag(&state, row, now);
         if is_known(self.headers, &tag)? {
-            let cached = HeaderValue::from_static("private, no-cache");
-            let headers = [(ETAG, tag.to_header()), (CACHE_CONTROL, cached)];
+            let headers = [(ETAG, tag.to_header()), (CACHE_CONTROL, self.cache_control())];
             return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
         }
-        Ok(match self.asked.format {
-            Format::Json => {
+        match self.asked.form {
+            Form::Json => {
                 let ips = self.list(&state, row, now);
                 drop(state);
-                Answer::ok(&ips).with_etag(&tag).revalidated().into_response()
+                Ok(Answer::ok(&ips).with_etag(&tag).revalidated().into_response())
             }
-            Format::Text => text(self.lines(row, now), &tag),
-        })
+            Form::File(format) => {
+                let text = self.text(format, row, &tag, now);
+                drop(state);
+                Ok(self.file(format, text, &tag, now))
+            }
+        }
     }
 
     fn row<'s>(&self, state: &'s Orgs, now: Timestamp) -> Result<&'s GroupRow, ApiError> {
@@ -183,21 +159,39 @@ impl Known<'_> {
     /// is no part of it, so it changes at every deadline.
     fn tag(&self, state: &Orgs, row: &GroupRow, now: Timestamp) -> EntityTag {
         let digest = row.list.digest_at(now).to_string();
-        let form =
-            [self.asked.format as u8, self.asked.family.map_or(0, |family| family as u8 + 1)];
         let sources = if self.has_sources() { self.source_hash(state, row, now) } else { [0; 32] };
-        EntityTag::strong(&[
+        let tag = EntityTag::strong(&[
             row.record.id.as_bytes(),
             self.epoch().as_bytes(),
             &row.list_revision.0.to_be_bytes(),
             digest.as_bytes(),
-            &form,
+            format!("{:?}", self.asked).as_bytes(),
+            &self.loading(now).to_be_bytes(),
             &sources,
-        ])
+        ]);
+        if self.counts_down() { tag.weakened() } else { tag }
+    }
+
+    /// Whether the form carries the seconds that are left, and so is another one every second.
+    fn counts_down(&self) -> bool {
+        self.left_secs_max().is_some()
+    }
+
+    fn left_secs_max(&self) -> Option<u64> {
+        match self.asked.form {
+            Form::Json => None,
+            Form::File(format) => format.left_secs_max(),
+        }
+    }
+
+    /// Counts up often enough that an entry with more time left than the form can say is loaded
+    /// again long before it would end.
+    fn loading(&self, now: Timestamp) -> u64 {
+        self.left_secs_max().map_or(0, |secs| now.unix_ms() / 1_000 / (secs / 2))
     }
 
     fn has_sources(&self) -> bool {
-        self.asked.format == Format::Json && !self.reader.is_agent()
+        self.asked.form == Form::Json && !self.reader.is_agent()
     }
 
     fn source_hash(&self, state: &Orgs, row: &GroupRow, now: Timestamp) -> [u8; 32] {
@@ -233,30 +227,35 @@ impl Known<'_> {
         }
     }
 
-    fn lines(&self, row: &GroupRow, now: Timestamp) -> String {
-        let live = row.list.live_at(now).filter(|(network, _)| self.asked.wants(*network));
-        live.map(|(network, _)| flat(network) + "\n").collect()
+    /// The list in a form of another program. What is right for longer than a moment is kept for
+    /// whoever asks next.
+    fn text(&self, format: Format, row: &GroupRow, tag: &EntityTag, now: Timestamp) -> Text {
+        let wanted = || row.list.live_at(now).filter(|(network, _)| self.asked.wants(*network));
+        let write = || Text {
+            body: self.asked.rendering(format, row.record.number).write(wanted(), now).into(),
+            entries: wanted().count(),
+        };
+        if self.counts_down() { write() } else { self.app.written().get(tag, write) }
+    }
+
+    fn file(&self, format: Format, text: Text, tag: &EntityTag, now: Timestamp) -> Response {
+        let as_of = HeaderValue::try_from(now.to_string()).expect("a time is plain text");
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static(format.media_type())),
+            (CACHE_CONTROL, self.cache_control()),
+            (ETAG, tag.to_header()),
+            (POSTERN_AS_OF, as_of),
+            (POSTERN_ENTRIES, HeaderValue::from(text.entries)),
+        ];
+        (headers, text.body).into_response()
+    }
+
+    fn cache_control(&self) -> HeaderValue {
+        let may_be_kept = if self.counts_down() { "no-store" } else { "private, no-cache" };
+        HeaderValue::from_static(may_be_kept)
     }
 
     fn epoch(&self) -> Epoch {
         self.app.engine().epoch()
     }
-}
-
-fn text(lines: String, tag: &EntityTag) -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
-        (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
-        (ETAG, tag.to_header()),
-    ];
-    (headers, lines).into_response()
-}
-
-/// A network as most programs want it: a host without its prefix length.
-fn flat(network: Network) -> String {
-    if network.is_host() {
-        let address: IpAddr = network.address();
-        return address.to_string();
-    }
-    network.to_string()
 }

@@ -5,7 +5,7 @@ mod agents;
 pub(crate) mod auth;
 mod fields;
 mod groups;
-mod ips;
+pub(crate) mod ips;
 mod members;
 mod pairs;
 pub(crate) mod prefer;

@@ -7,6 +7,7 @@ mod auth;
 mod bookmark;
 mod canary;
 mod compat;
+mod forms;
 mod lists;
 mod objects;
 mod paths;
