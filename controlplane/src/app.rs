@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use axum::Router;
+use postern_shared::network::Network;
 use postern_shared::time::{Timestamp, Ttl};
 
 use crate::api::auth::LastUsed;
@@ -26,12 +27,21 @@ pub struct Settings {
     pub public_url: PublicUrl,
     /// How long a reported address counts, where nobody says.
     pub ttl: Ttl,
-    /// Whether private addresses may be reported: LANs and VPNs are real, so usually they may.
+    /// Whether private addresses may be reported, and be members by the API: LANs and VPNs are
+    /// real, so usually they may. The operator, whose policy this is, may always add them.
     pub allow_private: bool,
     /// Whose word on a caller's address is taken.
     pub proxies: TrustedProxies,
     /// The budgets of callers.
     pub rates: RateLimits,
+}
+
+impl Settings {
+    /// Says why `network` is not taken from outside, where it is not.
+    pub(crate) fn refuses(&self, network: Network) -> Option<String> {
+        let refused = !self.allow_private && network.is_private();
+        refused.then(|| format!("{network} is private, which this control plane does not take"))
+    }
 }
 
 /// What the routes share. Cheap to clone.

@@ -120,6 +120,9 @@ fn read(
     if expires.flatten().is_some_and(|at| at <= now) {
         body.refuse("expires_at", format!("must be later than now, which is {now}"));
     }
+    if let Some(why) = network.and_then(|network| app.settings().refuses(network)) {
+        body.refuse("cidr", why);
+    }
     let find = |PairName(name): &PairName| pair_id(&app.engine().state(), holder.org, name).ok();
     let found = pair.as_ref().map(find);
     if body.is_clean() {

@@ -44,8 +44,7 @@ pub(crate) async fn report(
     address: IpAddr,
     visit: Option<u64>,
 ) -> Result<Reported, ApiError> {
-    if !app.settings().allow_private && Network::host(address).is_private() {
-        let detail = format!("{address} is a private address, which this plane does not take");
+    if let Some(detail) = app.settings().refuses(Network::host(address)) {
         return Err(ApiError::field("", detail));
     }
     let (before, visit) = {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use postern_controlplane::app::Settings;
 use postern_shared::scope::Scope;
 use postern_shared::time::Expiry;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::world::{Caller, OFFICE, World, problem, within};
+use crate::world::{Caller, OFFICE, World, problem, settings, within};
 
 async fn data(answer: Response) -> Value {
     let mut body: Value = within(answer.json()).await.unwrap();
@@ -68,6 +69,23 @@ async fn a_new_pair_is_told_its_secrets_once_and_they_work() {
     assert_eq!(caller.data("/api/v1/pairs/1").await, shown, "its number names it as well");
     world.clock.advance(std::time::Duration::from_secs(600));
     assert_eq!(caller.data("/api/v1/pairs/1").await["addresses"], json!([]), "nothing stale");
+}
+
+#[tokio::test]
+async fn a_plane_that_takes_no_private_address_takes_none_as_a_member() {
+    let world = World::with(Settings { allow_private: false, ..settings() });
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let members = format!("/api/v1/groups/{}/members", world.group(org).await);
+    let caller = world.holder(&key, OFFICE);
+
+    for cidr in ["10.1.0.0/16", "192.168.7.7", "100.64.0.0/10", "fd00::/8", "0.0.0.0/1"] {
+        let body = json!({ "cidr": cidr, "note": "n" });
+        let told = mistakes(caller.json(Method::POST, &members, &body).await).await;
+        assert!(told.len() == 1 && told[0].starts_with("/cidr: "), "{told:?}");
+        assert!(told[0].contains("private"), "{told:?}");
+    }
+    created(&caller, &members, json!({ "cidr": "198.51.100.0/24", "note": "n" })).await;
 }
 
 #[tokio::test]
