@@ -331,6 +331,27 @@ fn connect_from(source: IpAddr, address: SocketAddr) -> std::io::Result<TcpStrea
     Ok(TcpStream::from(socket))
 }
 
+/// Tries for a moment to connect from one port of one of the addresses of the peer, to be called
+/// there.
+pub fn knock(source: &str, port: u16, to: SocketAddr) -> std::io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::net::{
+        AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt,
+    };
+    const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+    let source = SocketAddr::new(source.parse().unwrap(), port);
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+    bind(&socket, &source)?;
+    match connect(&socket, &to) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&MOMENT))? == 0 {
+        return Err(std::io::ErrorKind::TimedOut.into());
+    }
+    Ok(sockopt::socket_error(&socket)??)
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         self.jobs = None;

@@ -118,6 +118,46 @@ async fn only_listed_sources_reach_a_protected_port() {
     assert!(lab.reaches("198.51.100.9", PORT));
 }
 
+/// Packets that the gate has dropped.
+fn dropped() -> u64 {
+    let rules = list_table("postern")
+        .into_iter()
+        .flat_map(|object| object["rule"]["expr"].as_array().cloned().unwrap_or_default());
+    rules.filter_map(|expr| expr["counter"]["packets"].as_u64()).sum()
+}
+
+#[tokio::test]
+async fn a_new_connection_is_not_taken_for_an_earlier_one_with_its_ports() {
+    const CLIENT_PORT: u16 = 40_001;
+    let lab = Lab::new();
+    let mut gate = started(config(Ownership::Auto)).await;
+    apply(&mut gate, group(1), adding(&["10.1.2.4/32"])).await;
+    let listener = TcpListener::bind((crate::netns::HOST_V4, PORT)).unwrap();
+    let (goes_on, accepted) = lab.connect("10.1.2.4", &listener);
+    for state in ["CLOSE", "ESTABLISHED"] {
+        let earlier = format!(
+            "-I -p tcp -s 10.1.2.3 -d {} --sport {CLIENT_PORT} --dport {PORT} --state {state} \
+             --timeout 600 --status ASSURED,SEEN_REPLY",
+            crate::netns::HOST_V4
+        );
+        crate::netns::run("conntrack", &earlier.split(' ').collect::<Vec<_>>());
+        let before = dropped();
+
+        let host = listener.local_addr().unwrap();
+        let refused = lab.in_peer(move || crate::netns::knock("10.1.2.3", CLIENT_PORT, host));
+
+        assert!(refused.is_err(), "{state}: {refused:?}");
+        eventually("it is dropped", || before < dropped());
+        // Whether the kernel kept the earlier one until now is its own affair.
+        try_run("conntrack", &["-D", "-s", "10.1.2.3"]);
+    }
+    apply(&mut gate, group(1), removing(&["10.1.2.4/32"])).await;
+    (&goes_on).write_all(b"still here").unwrap();
+    let mut heard = [0; 10];
+    (&accepted).read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"still here", "what was open goes on");
+}
+
 fn list(networks: &[&str]) -> Allowlist {
     networks.iter().map(|text| (net(text), within(secs(3600)))).collect()
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use postern_shared::ids::GroupId;
 use postern_shared::network::{Family, Network};
 
-use super::config::{GateConfig, OnExpiry, Ports, merged};
+use super::config::{GateConfig, OnExpiry, Ports, Protocol, merged};
 use super::sets::{SetKey, SetState};
 use crate::target::nft::read::Found;
 use crate::target::nft::rules::{Comparison, Expr, Header, Meta, Verdict};
@@ -86,18 +86,16 @@ pub(super) fn group_rules(group: GroupId, sets: &BTreeMap<SetKey, SetState>) -> 
 fn prerouting_rules(config: &GateConfig) -> Vec<Rule> {
     const LOOPBACK: u16 = 772;
     const LOCAL: u32 = 2;
-    let mut rules = vec![
-        accept(
-            "iiftype loopback",
-            vec![
-                Expr::Meta(Meta::InterfaceType),
-                Expr::Compare(Comparison::Equal, LOOPBACK.to_ne_bytes().to_vec()),
-            ],
-            "",
-        ),
-        established_rule(config.on_expiry),
-        accept("fib daddr type != local", vec![Expr::FibDaddrType, is_not(LOCAL)], ""),
-    ];
+    let mut rules = vec![accept(
+        "iiftype loopback",
+        vec![
+            Expr::Meta(Meta::InterfaceType),
+            Expr::Compare(Comparison::Equal, LOOPBACK.to_ne_bytes().to_vec()),
+        ],
+        "",
+    )];
+    rules.extend(established_rules(config.on_expiry));
+    rules.push(accept("fib daddr type != local", vec![Expr::FibDaddrType, is_not(LOCAL)], ""));
     rules.extend(config.failsafe.iter().map(|network| failsafe_rule(*network)));
     for service in &config.services {
         for ports in merged(service.ports.iter().copied()) {
@@ -118,19 +116,39 @@ fn prerouting_rules(config: &GateConfig) -> Vec<Rule> {
 /// Lets connections go on. A connection that was cut off is seen again at the next packet of
 /// either side; when it is the server's, what comes from the client is an answer. So where
 /// connections are cut, answers to a protected port must be listed like new connections.
-fn established_rule(on_expiry: OnExpiry) -> Rule {
+///
+/// A packet that asks for a TCP connection must always be listed. The kernel takes it for one of
+/// an established connection where an earlier one had the same ports and is not forgotten yet,
+/// for seconds when it was closed and for days when nobody saw its end.
+fn established_rules(on_expiry: OnExpiry) -> [Rule; 2] {
     const ESTABLISHED: u32 = 2;
     const ORIGINAL: u8 = 0;
-    let mut expressions =
-        vec![Expr::CtState, Expr::Mask(ESTABLISHED.to_ne_bytes().to_vec()), is_not(0)];
-    match on_expiry {
-        OnExpiry::Drain => accept("ct state established", expressions, ""),
-        OnExpiry::Cut => {
+    const FLAGS_AT: u32 = 13;
+    const SYN: u8 = 0x02;
+    const SYN_OR_ACK: u8 = 0x12;
+    let tcp = Protocol::Tcp.number();
+    let protocol = |how| [Expr::Meta(Meta::TransportProtocol), Expr::Compare(how, vec![tcp])];
+    let flags = [
+        Expr::Payload(Header::Transport, FLAGS_AT, 1),
+        Expr::Mask(vec![SYN_OR_ACK]),
+        Expr::Compare(Comparison::NotEqual, vec![SYN]),
+    ];
+    let rule = |what: &str, matches: Vec<Expr>| {
+        let mut text = format!("ct state established {what}");
+        let mut expressions =
+            vec![Expr::CtState, Expr::Mask(ESTABLISHED.to_ne_bytes().to_vec()), is_not(0)];
+        expressions.extend(matches);
+        if on_expiry == OnExpiry::Cut {
+            text += " ct direction original";
             expressions
                 .extend([Expr::CtDirection, Expr::Compare(Comparison::Equal, vec![ORIGINAL])]);
-            accept("ct state established ct direction original", expressions, "")
         }
-    }
+        accept(&text, expressions, "")
+    };
+    [
+        rule("tcp flags & (syn | ack) != syn", [&protocol(Comparison::Equal)[..], &flags].concat()),
+        rule("meta l4proto != tcp", protocol(Comparison::NotEqual).to_vec()),
+    ]
 }
 
 fn is_not(number: u32) -> Expr {
