@@ -197,7 +197,8 @@ impl<T: Target, C: Clock> Keeper<T, C> {
         let outcome = if entries == 0 && self.target.is_settled() {
             Outcome::InSync
         } else {
-            self.target.apply(&wanted.plans, now).await?;
+            // Timeouts are what is left from now: a look at a large table takes its time.
+            self.target.apply(&wanted.plans, self.context.clock.now()).await?;
             self.mode.is_standing = true;
             Outcome::Changed { entries }
         };

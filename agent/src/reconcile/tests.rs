@@ -25,7 +25,10 @@ struct World {
     faults: VecDeque<Fault>,
     /// The size of each plan that was carried out.
     applied: Vec<usize>,
+    /// What time it was said to be, each time.
+    applied_at: Vec<Timestamp>,
     refreshes: usize,
+    refresh_takes: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +66,8 @@ impl Target for FakeTarget {
     }
 
     async fn refresh(&mut self, _now: Timestamp) -> Result<Refresh, TargetError> {
+        let takes = self.world.lock().unwrap().refresh_takes;
+        tokio::time::sleep(takes).await;
         let mut world = self.world.lock().unwrap();
         world.refreshes += 1;
         self.observed = self.groups.iter().map(|group| (*group, Observed::new())).collect();
@@ -90,7 +95,7 @@ impl Target for FakeTarget {
     async fn apply(
         &mut self,
         plans: &BTreeMap<GroupId, Plan>,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<(), TargetError> {
         let fault = self.world.lock().unwrap().faults.pop_front();
         match fault {
@@ -108,6 +113,7 @@ impl Target for FakeTarget {
         }
         let mut world = self.world.lock().unwrap();
         world.is_gate_up = true;
+        world.applied_at.push(now);
         world.applied.push(plans.values().map(Plan::len).sum());
         for (group, plan) in plans {
             plan.carry_out(world.entries.entry(*group).or_default());
@@ -231,6 +237,19 @@ impl Stage {
 
 fn hosts(range: std::ops::Range<u32>) -> Vec<Network> {
     range.map(host).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_look_at_the_target_makes_no_entry_close_late() {
+    let stage = Stage::new(&[group(1)], LocalPolicy::default());
+    stage.world.lock().unwrap().refresh_takes = Duration::from_millis(700);
+    let began = stage.clock.now();
+
+    stage.receive(FakeList::new(group(1)).with_hosts(0..3).snapshot(began));
+    until("they are in", || stage.holds(group(1), [host(0), host(1), host(2)])).await;
+
+    let applied_at = stage.world.lock().unwrap().applied_at.clone();
+    assert!(Duration::from_millis(700) <= applied_at[0].since(began), "{applied_at:?} {began}");
 }
 
 #[tokio::test(start_paused = true)]

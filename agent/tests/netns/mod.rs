@@ -45,10 +45,15 @@ pub fn require() {
 
 /// Says whether this kernel has tables that belong to a socket and outlive it: Linux 6.9 and later.
 pub fn has_owned_tables() -> bool {
+    (6, 9) <= kernel_version()
+}
+
+/// The kernel's version: 6.1, or 6.18.
+pub fn kernel_version() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|char: char| !char.is_ascii_digit());
-    let mut number = || numbers.next().unwrap().parse::<u32>().unwrap();
-    (6, 9) <= (number(), number())
+    let mut number = || numbers.next().unwrap().parse().unwrap();
+    (number(), number())
 }
 
 /// Runs a program and answers what it prints; panics where it fails.

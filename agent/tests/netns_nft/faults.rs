@@ -248,6 +248,7 @@ async fn live_through(
     }
     let slack = Duration::from_millis(5);
     gate.refresh(at).await.unwrap();
+    let at = now();
     let plan = plan(wanted, &gate.observed()[&group(1)], Scope::All, slack, at);
     gate.apply(&plans(group(1), plan), at).await.unwrap();
 }

