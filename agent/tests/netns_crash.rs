@@ -341,7 +341,8 @@ fn grant(world: &World, court: &Court, rover: &Rover, member: Option<MemberId>, 
         account.deadline = Some(began.saturating_add(ttl + ORDERED_MAX));
     });
     let visit = Visit { id: visit, began };
-    let done = world.plane.order(Command::Report { pair, address, visit });
+    let bookmark = world.plane.bookmark_of(pair);
+    let done = world.plane.order(Command::Report { pair, bookmark, address, visit });
     let member = member.unwrap_or_else(|| world.plane.add_pair(world.org, world.group, pair));
     court.write(|ledger| {
         let account = ledger.accounts.get_mut(&address).unwrap();

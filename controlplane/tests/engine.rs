@@ -129,7 +129,9 @@ impl Plane {
 
     fn report(&self, pair: PairId, address: &str) -> Command {
         let visit = Visit { id: self.engine.chance().number(), began: self.engine.now() };
-        Command::Report { pair, address: address.parse().unwrap(), visit }
+        let state = self.engine.state();
+        let bookmark = state.pair(pair).unwrap().record.bookmark;
+        Command::Report { pair, bookmark, address: address.parse().unwrap(), visit }
     }
 
     fn listed(&self, group: GroupId) -> Allowlist {

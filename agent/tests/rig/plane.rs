@@ -21,7 +21,7 @@ use postern_controlplane::server::{
 use postern_controlplane::store::{Options, RedbStore, Store as _};
 use postern_shared::ids::{AgentId, EnrolmentId, Epoch, GroupId, MemberId, OrgId, PairId, UserId};
 use postern_shared::time::{Expiry, Timestamp, Ttl};
-use postern_shared::token::{Token, TokenKind};
+use postern_shared::token::{Token, TokenHash, TokenKind};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -160,6 +160,11 @@ impl Plane {
             deleted_at: None,
         }));
         NewPair { id, bookmark }
+    }
+
+    /// The hash of a pair's bookmark, which a report carries.
+    pub(crate) fn bookmark_of(&self, pair: PairId) -> TokenHash {
+        self.engine.state().pair(pair).unwrap().record.bookmark
     }
 
     pub(crate) fn add_pair(&self, org: OrgId, group: GroupId, pair: PairId) -> MemberId {

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use postern_shared::ids::PairId;
-use postern_shared::token::{Token, TokenKind};
+use postern_shared::token::{Token, TokenHash, TokenKind};
 
 use crate::api::auth::find;
 use crate::api::prefer;
@@ -29,6 +29,13 @@ use crate::server::{ClientAddress, Peer};
 pub(crate) use self::confirmation::Confirmations;
 pub(crate) use self::report::report;
 pub(crate) use self::request::{is_prefetch, wants_page};
+
+/// A bookmark that is in force, and whose it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bookmark {
+    pub(crate) pair: PairId,
+    hash: TokenHash,
+}
 
 /// The routes of bookmarks.
 pub(crate) fn routes() -> Router<App> {
@@ -44,8 +51,10 @@ async fn show(
     if is_prefetch(request.headers()) {
         return guarded(StatusCode::NO_CONTENT);
     }
-    guarded(match pair_of(&app, &bookmark, address) {
-        Ok(pair) => page::bookmark(&app, pair, address, request.extensions().get::<Peer>()),
+    guarded(match find_bookmark(&app, &bookmark, address) {
+        Ok(bookmark) => {
+            page::bookmark(&app, bookmark.pair, address, request.extensions().get::<Peer>())
+        }
         Err(error) => refused(error, wants_page(request.headers())),
     })
 }
@@ -77,12 +86,12 @@ async fn answer(
     request: Request,
     is_page: bool,
 ) -> Result<Response, ApiError> {
-    let pair = pair_of(app, bookmark, address)?;
+    let bookmark = find_bookmark(app, bookmark, address)?;
     let preferred = prefer::wait(request.headers());
     let mut drain = request.extensions().get().cloned();
     let said = request::read(request).await?;
 
-    let reported = report(app, pair, address, said.visit).await?;
+    let reported = report(app, &bookmark, address, said.visit).await?;
     let wait = preferred.or(said.wait);
     let confirmation = reported.confirmation(app, wait, drain.as_mut()).await;
 
@@ -100,7 +109,11 @@ async fn answer(
 
 /// Finds the pair of a bookmark. Who holds a mistyped one is told so: the checksum alone says it.
 /// Unknown, deleted and never given are all the same.
-pub(crate) fn pair_of(app: &App, bookmark: &str, source: IpAddr) -> Result<PairId, ApiError> {
+pub(crate) fn find_bookmark(
+    app: &App,
+    bookmark: &str,
+    source: IpAddr,
+) -> Result<Bookmark, ApiError> {
     let now = app.engine().now();
     app.limiter().may_authenticate(Caller::source(source), now)?;
     let failed = |error| {
@@ -114,7 +127,8 @@ pub(crate) fn pair_of(app: &App, bookmark: &str, source: IpAddr) -> Result<PairI
         Some(Secret::Key(_) | Secret::Server(_) | Secret::Enrolment(_) | Secret::Agent(_))
         | None => None,
     };
-    pair.map(|row| row.record.id).ok_or_else(|| failed(ApiError::NotFound))
+    let found = pair.map(|row| Bookmark { pair: row.record.id, hash: token.hash() });
+    found.ok_or_else(|| failed(ApiError::NotFound))
 }
 
 /// Reads a secret of one kind out of a URL.

@@ -9,6 +9,7 @@ use postern_shared::position::Revision;
 use postern_shared::time::{Timestamp, Ttl};
 use postern_shared::wire::v1::{BeaconAnswer, Confirmation};
 
+use super::Bookmark;
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{Actor, Command, Heard, Order, PairRow, Report, Seen, State, hear};
@@ -36,21 +37,23 @@ pub(crate) struct Reported {
     pub(super) lists: BTreeMap<GroupId, Revision>,
 }
 
-/// Reports that `pair` is at `address`. A heartbeat is noted beside all other readers; whatever
+/// Reports that the pair of `bookmark` is at `address`. A heartbeat is noted beside all other readers; whatever
 /// anybody else must know is durable before this returns.
 pub(crate) async fn report(
     app: &App,
-    pair: PairId,
+    bookmark: &Bookmark,
     address: IpAddr,
     visit: Option<u64>,
 ) -> Result<Reported, ApiError> {
+    let Bookmark { pair, hash } = *bookmark;
     if let Some(detail) = app.settings().refuses(Network::host(address)) {
         return Err(ApiError::field("", detail));
     }
     let (before, visit) = {
         let now = app.engine().now();
         let state = app.engine().state();
-        let row = state.pair(pair).filter(|row| row.is_live()).ok_or(ApiError::NotFound)?;
+        let is_good = |row: &&PairRow| row.is_live() && row.record.bookmark == hash;
+        let row = state.pair(pair).filter(is_good).ok_or(ApiError::NotFound)?;
         let seen = Seen { address, visit, fresh_visit: app.spread() };
         match hear(row, state.shortest_ttl(row), seen, now) {
             Heard::Heartbeat(report) => {
@@ -64,7 +67,7 @@ pub(crate) async fn report(
     // A heartbeat costs no more than its refusal would; what must be committed has a budget.
     let now = app.engine().now();
     app.limiter().take(Tier::Write, Caller::record(pair.as_bytes()), now)?;
-    let command = Command::Report { pair, address, visit };
+    let command = Command::Report { pair, bookmark: hash, address, visit };
     let order = Order { actor: Actor::Pair(pair), source: Some(address), command };
     app.engine().submit(order).await.map_err(refused)?;
 

@@ -116,8 +116,15 @@ pub(super) enum KeyCommand {
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<Scope>,
         /// From where the key works: a network, or pair: and a pair; may be repeated.
-        #[arg(long = "origin", value_name = "NETWORK|pair:PAIR", required = true)]
+        #[arg(
+            long = "origin",
+            value_name = "NETWORK|pair:PAIR",
+            required_unless_present = "with_bookmark"
+        )]
         origins: Vec<OriginAsked>,
+        /// Make a pair of the same name, lock the key to where it is, and print its bookmark, too.
+        #[arg(long, conflicts_with = "origins")]
+        with_bookmark: bool,
         /// How long the key works, such as 90d; for ever unless given.
         #[arg(long, value_name = "SPAN", value_parser = span)]
         valid: Option<Ttl>,
@@ -169,6 +176,23 @@ pub(super) enum PairCommand {
     },
     /// Delete a pair: its secrets die and its address closes.
     Remove {
+        /// The pair, by name, number or UUID.
+        pair: Reference,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print a new bookmark for a pair: the old one dies, and the address on file closes.
+    RotateBookmark {
+        /// The pair, by name, number or UUID.
+        pair: Reference,
+        /// Draw the bookmark as a QR code.
+        #[arg(long, conflicts_with = "json")]
+        qr: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print a new server key for a pair: the old one dies.
+    RotateServerKey {
         /// The pair, by name, number or UUID.
         pair: Reference,
         #[command(flatten)]

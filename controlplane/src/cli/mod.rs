@@ -93,9 +93,13 @@ fn check(file: &Path, output: &Output) -> Result<(), Failure> {
 
 fn key(command: KeyCommand, output: &Output) -> Result<(), Failure> {
     match command {
-        KeyCommand::Mint { name, scopes, origins, valid, common } => {
+        KeyCommand::Mint { name, scopes, origins, with_bookmark, valid, common } => {
             let scopes = scopes.into_iter().collect();
-            let operation = Operation::MintKey { name, scopes, origins, lifetime: valid };
+            let operation = if with_bookmark {
+                Operation::MintLockedKey { name, scopes, lifetime: valid }
+            } else {
+                Operation::MintKey { name, scopes, origins, lifetime: valid }
+            };
             once(common, operation, output)
         }
         KeyCommand::List { all, common } => session(common, async |desk| {
@@ -119,6 +123,13 @@ fn pair(command: PairCommand, output: &Output) -> Result<(), Failure> {
         }),
         PairCommand::Remove { pair, common } => {
             once(common, Operation::RemovePair { pair }, output)
+        }
+        PairCommand::RotateBookmark { pair, qr, common } => {
+            let shape = if qr { Shape::WithQr } else { Shape::Plain };
+            once_in(common, Operation::RotateBookmark { pair }, output, shape)
+        }
+        PairCommand::RotateServerKey { pair, common } => {
+            once(common, Operation::RotateServerKey { pair }, output)
         }
     }
 }
@@ -276,5 +287,8 @@ fn content(answer: &Answer) -> Result<serde_json::Value, serde_json::Error> {
         Answer::Agents(it) => of(it),
         Answer::AgentGroupsSet(it) => of(it),
         Answer::Removed(it) => of(it),
+        Answer::BookmarkRotated(it) => of(it),
+        Answer::ServerKeyRotated(it) => of(it),
+        Answer::LockedKeyMinted(it) => of(it),
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::init::Made;
 use super::{Failure, content, qr, show};
 use crate::config::ConfigError;
-use crate::operator::{Answer, GroupList, MemberKindView, MemberView, Reply, Revealed};
+use crate::operator::{Answer, GroupList, MemberKindView, MemberView, MintedKey, Reply, Revealed};
 
 /// Where answers go, and in which form.
 #[derive(Debug)]
@@ -115,20 +115,36 @@ impl Output {
 fn text(reply: &Reply, shape: Shape) -> String {
     let now = reply.as_of;
     match &reply.answer {
-        Answer::KeyMinted(minted) => format!(
-            "Key {} ({}), works from {}, ends {}.\nIts secret, shown only now:\n\n    {}\n",
-            show::escaped(minted.key.name.as_str()),
-            minted.key.id,
-            show::escaped(&show::origins(&minted.key.origins)),
-            show::expiry(minted.key.expires_at, now),
-            secret(&minted.secret),
+        Answer::KeyMinted(minted) => key(minted, now),
+        Answer::LockedKeyMinted(locked) => format!(
+            "{}\nIt works only from where this bookmark last reported, shown only now, too:\n\n    {}\n",
+            key(&locked.minted, now),
+            secret(&locked.bookmark),
         ),
+        Answer::BookmarkRotated(rotated) => {
+            let (pair, bookmark) = (&rotated.pair.pair, secret(&rotated.bookmark));
+            format!(
+                "Pair {}, {} ({}): the old bookmark is dead, and what it reported is closed.\n\
+                 The new one, shown only now:\n\n    {bookmark}\n{}",
+                pair.number,
+                show::escaped(pair.name.as_str()),
+                pair.id,
+                behind(bookmark, shape),
+            )
+        }
+        Answer::ServerKeyRotated(rotated) => {
+            let pair = &rotated.pair.pair;
+            format!(
+                "Pair {}, {} ({}): the old server key is dead.\nThe new one, shown only now:\n\n    {}\n",
+                pair.number,
+                show::escaped(pair.name.as_str()),
+                pair.id,
+                secret(&rotated.server_key),
+            )
+        }
         Answer::PairAdded(added) => {
             let (pair, bookmark) = (&added.pair.pair, secret(&added.bookmark));
-            let drawn = match shape {
-                Shape::Plain => String::new(),
-                Shape::WithQr => format!("\n{}", drawn(bookmark)),
-            };
+            let drawn = behind(bookmark, shape);
             format!(
                 "Pair {}, {} ({}).\nIts secrets, shown only now:\n\n    bookmark    {bookmark}\n    \
                  server key  {}\n{drawn}",
@@ -170,6 +186,25 @@ fn text(reply: &Reply, shape: Shape) -> String {
         Answer::Group(list) => show::group(list, &[], now),
         Answer::Members(page) => show::members(&page.items, now),
         Answer::Agents(page) => show::agents(&page.items, now),
+    }
+}
+
+fn key(minted: &MintedKey, now: Timestamp) -> String {
+    format!(
+        "Key {} ({}), works from {}, ends {}.\nIts secret, shown only now:\n\n    {}\n",
+        show::escaped(minted.key.name.as_str()),
+        minted.key.id,
+        show::escaped(&show::origins(&minted.key.origins)),
+        show::expiry(minted.key.expires_at, now),
+        secret(&minted.secret),
+    )
+}
+
+/// What stands behind a bookmark: its QR code, if it was asked for.
+fn behind(bookmark: &str, shape: Shape) -> String {
+    match shape {
+        Shape::Plain => String::new(),
+        Shape::WithQr => format!("\n{}", drawn(bookmark)),
     }
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::auth::find;
 use crate::app::App;
-use crate::beacon::{guarded, is_prefetch, pair_of, report, secret, wants_page};
+use crate::beacon::{find_bookmark, guarded, is_prefetch, report, secret, wants_page};
 use crate::domain::{PairRow, Secret};
 use crate::http::ApiError;
 use crate::http::limit::{Caller, Tier};
@@ -117,10 +117,11 @@ async fn reported(
     source: IpAddr,
     is_browser: bool,
 ) -> Result<Response, ApiError> {
-    let pair = pair_of(app, key, source)?;
-    let by_get = app.engine().state().pair(pair).is_some_and(|row| row.record.reports_by_get);
+    let bookmark = find_bookmark(app, key, source)?;
+    let by_get =
+        app.engine().state().pair(bookmark.pair).is_some_and(|row| row.record.reports_by_get);
     if by_get {
-        let reported = report(app, pair, source, None).await?;
+        let reported = report(app, &bookmark, source, None).await?;
         let (ipaddress, ipaddress6) = (reported.ipv4, reported.ipv6);
         return Ok(Found { status: "success", ipaddress, ipaddress6 }.into_response());
     }

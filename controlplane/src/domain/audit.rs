@@ -81,4 +81,8 @@ pub enum Event {
     AgentRevoked { agent: AgentId, name: Label },
     /// A host said that a list is not in force.
     ReceiptFailed { agent: AgentId, target: Label, group: GroupId, detail: String },
+    /// A pair was given another bookmark; what the old one reported closed.
+    BookmarkRotated { pair: PairId, name: Label },
+    /// A pair was given another server key.
+    ServerKeyRotated { pair: PairId, name: Label },
 }

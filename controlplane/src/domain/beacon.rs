@@ -6,6 +6,7 @@ use std::time::Duration;
 use postern_shared::ids::PairId;
 use postern_shared::network::Network;
 use postern_shared::time::{Timestamp, Ttl};
+use postern_shared::token::TokenHash;
 
 use super::command::Decision;
 use super::pair::{Report, Spot, Visit};
@@ -91,11 +92,13 @@ fn follow_on(
 pub(super) fn report(
     state: &State,
     pair: PairId,
-    address: IpAddr,
-    visit: Visit,
+    bookmark: TokenHash,
+    (address, visit): (IpAddr, Visit),
     now: Timestamp,
 ) -> Result<Decision, Rejection> {
-    let row = state.pair(pair).filter(|row| row.is_live()).ok_or(Rejection::NotFound)?;
+    // The bookmark may have been replaced while the report waited for its turn.
+    let is_good = |row: &&PairRow| row.is_live() && row.record.bookmark == bookmark;
+    let row = state.pair(pair).filter(is_good).ok_or(Rejection::NotFound)?;
     if let Some(why) = Network::host(address).ungrantable() {
         let reason = format!("{address} is among the {why}, which may never be granted");
         return Err(Rejection::Invalid { field: "address", reason });

@@ -1,6 +1,6 @@
 //! The steps that turn one state into the next.
 
-use postern_shared::ids::{GroupId, MemberId};
+use postern_shared::ids::{GroupId, MemberId, PairId};
 
 use super::agent::{Agent, Enrolment};
 use super::audit::AuditRecord;
@@ -26,4 +26,6 @@ pub enum Change {
     PutAgent(Agent),
     PutEnrolment(Enrolment),
     Record(AuditRecord),
+    /// The pair is nowhere from now on.
+    DeleteReport(PairId),
 }

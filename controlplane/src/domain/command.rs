@@ -66,9 +66,17 @@ pub enum Command {
     /// Revokes an agent and deletes its pair.
     RevokeAgent { org: OrgId, agent: AgentId },
     /// Reports where a pair is.
-    Report { pair: PairId, address: IpAddr, visit: Visit },
+    /// Counts only while `bookmark` is still the pair's.
+    Report { pair: PairId, bookmark: TokenHash, address: IpAddr, visit: Visit },
     /// Notes that a host could not bring a list in force.
     NoteFailedReceipt { agent: AgentId, target: Label, group: GroupId, detail: String },
+    /// Gives a pair another bookmark, if it is still at `expected`: the old one dies, and what it
+    /// reported closes.
+    RotateBookmark { org: OrgId, pair: PairId, hash: TokenHash, expected: Option<Revision> },
+    /// Gives a pair another server key, if it is still at `expected`: the old one dies.
+    RotateServerKey { org: OrgId, pair: PairId, hash: TokenHash, expected: Option<Revision> },
+    /// Makes a pair, and mints an API key that works only from where that pair is.
+    MintLockedKey { key: Box<Key>, pair: Box<Pair> },
 }
 
 /// What a command reads and writes. Two commands conflict when one writes what the other reads
@@ -91,30 +99,37 @@ pub enum RecordKey {
     Pair(PairId),
 }
 
-/// Changes, with the event that they are recorded as.
+/// Changes, with the events that they are recorded as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Decision {
-    pub(super) event: Option<Event>,
+    pub(super) events: Vec<Event>,
     pub(super) changes: Vec<Change>,
 }
 
 impl Decision {
     pub(super) fn new(event: Event, changes: impl IntoIterator<Item = Change>) -> Decision {
-        Decision { event: Some(event), changes: changes.into_iter().collect() }
+        Decision { events: vec![event], changes: changes.into_iter().collect() }
     }
 
     /// What was asked for is so already.
     pub(super) fn nothing() -> Decision {
-        Decision { event: None, changes: Vec::new() }
+        Decision { events: Vec::new(), changes: Vec::new() }
+    }
+
+    /// Both, this one first.
+    pub(super) fn and(mut self, other: Decision) -> Decision {
+        self.events.extend(other.events);
+        self.changes.extend(other.changes);
+        self
     }
 }
 
-/// Says what `order` changes at `now`, its audit record last; no changes at all when everything
+/// Says what `order` changes at `now`, its audit records last; no changes at all when everything
 /// is as asked for already.
 pub fn decide(state: &State, order: &Order, now: Timestamp) -> Result<Vec<Change>, Rejection> {
     let org = state.org_of(&order.command).ok_or(Rejection::NotFound)?;
-    let Decision { event, mut changes } = decide_command(state, &order.command, now)?;
-    if let Some(event) = event {
+    let Decision { events, mut changes } = decide_command(state, &order.command, now)?;
+    for event in events {
         let Order { actor, source, .. } = *order;
         changes.push(Change::Record(AuditRecord { org, at: now, actor, source, event }));
     }
@@ -152,8 +167,8 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
             agent::set_groups(state, *org, *agent, groups)
         }
         Command::RevokeAgent { org, agent } => agent::revoke(state, *org, *agent, now),
-        Command::Report { pair, address, visit } => {
-            beacon::report(state, *pair, *address, *visit, now)
+        Command::Report { pair, bookmark, address, visit } => {
+            beacon::report(state, *pair, *bookmark, (*address, *visit), now)
         }
         Command::NoteFailedReceipt { agent, target, group, detail } => Ok(Decision::new(
             Event::ReceiptFailed {
@@ -164,6 +179,13 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
             },
             [],
         )),
+        Command::RotateBookmark { org, pair, hash, expected } => {
+            pair::rotate_bookmark(state, *org, *pair, *hash, *expected)
+        }
+        Command::RotateServerKey { org, pair, hash, expected } => {
+            pair::rotate_server_key(state, *org, *pair, *hash, *expected)
+        }
+        Command::MintLockedKey { key, pair } => key::mint_locked(state, key, pair),
     }
 }
 
@@ -188,6 +210,7 @@ impl State {
         Some(match command {
             Command::CreateOrg { org, .. } => org.id,
             Command::MintKey(key) => key.org,
+            Command::MintLockedKey { key, .. } => key.org,
             Command::CreatePair(pair) => pair.org,
             Command::CreateGroup(group) => group.org,
             Command::AddMember(member) => member.org,
@@ -199,7 +222,9 @@ impl State {
             | Command::DeleteGroup { org, .. }
             | Command::RemoveMember { org, .. }
             | Command::SetAgentGroups { org, .. }
-            | Command::RevokeAgent { org, .. } => *org,
+            | Command::RevokeAgent { org, .. }
+            | Command::RotateBookmark { org, .. }
+            | Command::RotateServerKey { org, .. } => *org,
             Command::Enrol { enrolment, .. } => self.enrolment(*enrolment)?.org,
             Command::Report { pair, .. } => self.pair(*pair)?.record.org,
             Command::NoteFailedReceipt { agent, .. } => self.agent(*agent)?.org,
@@ -218,7 +243,10 @@ impl State {
             Command::NoteFailedReceipt { .. } => {
                 footprint.reads.insert(RecordKey::Org(org));
             }
-            Command::EditPair { pair, .. } | Command::DeletePair { pair, .. } => {
+            Command::EditPair { pair, .. }
+            | Command::DeletePair { pair, .. }
+            | Command::RotateBookmark { pair, .. }
+            | Command::RotateServerKey { pair, .. } => {
                 footprint.writes.extend([RecordKey::Org(org), RecordKey::Pair(*pair)]);
             }
             Command::RevokeAgent { agent, .. } => {
@@ -237,7 +265,8 @@ impl State {
             | Command::RemoveMember { .. }
             | Command::InviteAgent(_)
             | Command::Enrol { .. }
-            | Command::SetAgentGroups { .. } => {
+            | Command::SetAgentGroups { .. }
+            | Command::MintLockedKey { .. } => {
                 footprint.writes.insert(RecordKey::Org(org));
             }
         }
@@ -254,7 +283,9 @@ impl Command {
             | Command::DeletePair { .. }
             | Command::DeleteGroup { .. }
             | Command::RemoveMember { .. }
-            | Command::RevokeAgent { .. } => true,
+            | Command::RevokeAgent { .. }
+            | Command::RotateBookmark { .. }
+            | Command::RotateServerKey { .. } => true,
             Command::CreateOrg { .. }
             | Command::MintKey(_)
             | Command::CreatePair(_)
@@ -266,7 +297,8 @@ impl Command {
             | Command::Enrol { .. }
             | Command::SetAgentGroups { .. }
             | Command::Report { .. }
-            | Command::NoteFailedReceipt { .. } => false,
+            | Command::NoteFailedReceipt { .. }
+            | Command::MintLockedKey { .. } => false,
         }
     }
 }

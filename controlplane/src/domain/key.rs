@@ -10,6 +10,7 @@ use postern_shared::token::TokenHash;
 use serde::{Deserialize, Serialize};
 
 use super::command::Decision;
+use super::pair::{self, Pair};
 use super::rejection::Rejection;
 use super::state::State;
 use super::text::Label;
@@ -92,6 +93,23 @@ impl State {
         if origin_is_good { Standing::Good } else { Standing::ForbiddenOrigin }
     }
 
+    /// Until when `credential` is worth something from `address`, if nothing else happens.
+    pub fn standing_ends(&self, credential: Credential, address: IpAddr) -> Expiry {
+        let ends = |origin: &Origin| match origin {
+            Origin::Network(network) => network.contains(address).then_some(Expiry::Never),
+            Origin::Pair(id) => self.pair(*id)?.stale_at(address).map(Expiry::At),
+        };
+        let ended = Expiry::At(Timestamp::EPOCH);
+        match credential {
+            Credential::Key(_, id) => self.key(id).map_or(ended, |key| {
+                key.origins.iter().filter_map(ends).max().unwrap_or(ended).min(key.expires)
+            }),
+            Credential::Agent(_, id) => {
+                self.agent(id).and_then(|agent| ends(&Origin::Pair(agent.pair))).unwrap_or(ended)
+            }
+        }
+    }
+
     /// Says whether `credential` has `scope`. Agents have none: their routes are their own.
     pub fn has_scope(&self, credential: Credential, scope: Scope) -> bool {
         match credential {
@@ -112,6 +130,26 @@ impl State {
 }
 
 pub(super) fn mint(state: &State, key: &Key) -> Result<Decision, Rejection> {
+    check_room(state, key)?;
+    for origin in &key.origins {
+        if let Origin::Pair(pair) = origin {
+            state.live_pair(key.org, *pair)?;
+        }
+    }
+    Ok(minted(key.clone()))
+}
+
+/// Makes `pair` together with a key that works only from where it is ("recursive lockdown").
+pub(super) fn mint_locked(state: &State, key: &Key, pair: &Pair) -> Result<Decision, Rejection> {
+    if pair.org != key.org {
+        return Err(Rejection::NotFound);
+    }
+    check_room(state, key)?;
+    let locked = Key { origins: vec![Origin::Pair(pair.id)], ..key.clone() };
+    Ok(pair::create(state, pair)?.and(minted(locked)))
+}
+
+fn check_room(state: &State, key: &Key) -> Result<(), Rejection> {
     let org = state.org_row(key.org)?;
     let live = org.keys.iter().filter_map(|id| state.key(*id));
     if KEYS_MAX <= live.filter(|key| key.revoked_at.is_none()).count() {
@@ -120,18 +158,17 @@ pub(super) fn mint(state: &State, key: &Key) -> Result<Decision, Rejection> {
     if ORIGINS_MAX < key.origins.len() {
         return Err(Rejection::Limit { what: "origins of a key", max: ORIGINS_MAX });
     }
-    for origin in &key.origins {
-        if let Origin::Pair(pair) = origin {
-            state.live_pair(key.org, *pair)?;
-        }
-    }
+    Ok(())
+}
+
+fn minted(key: Key) -> Decision {
     let event = Event::KeyMinted {
         key: key.id,
         name: key.name.clone(),
         scopes: key.scopes,
         origins: key.origins.clone(),
     };
-    Ok(Decision::new(event, [Change::PutKey(key.clone())]))
+    Decision::new(event, [Change::PutKey(key)])
 }
 
 pub(super) fn revoke(

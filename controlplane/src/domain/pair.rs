@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Decision;
 use super::rejection::Rejection;
-use super::state::State;
+use super::state::{PairRow, State};
 use super::text::{Email, Label};
 use super::{Change, Event};
 
@@ -151,13 +151,7 @@ pub(super) fn delete(
     expected: Option<Revision>,
     now: Timestamp,
 ) -> Result<Decision, Rejection> {
-    let row = state.live_pair(org, id)?;
-    if expected.is_some_and(|expected| expected != row.revision) {
-        return Err(Rejection::Changed);
-    }
-    if state.agents_of(org).any(|agent| agent.pair == id && agent.revoked_at.is_none()) {
-        return Err(Rejection::Conflict("the pair is an agent's own; revoke the agent instead"));
-    }
+    let row = free(state, org, id, expected)?;
     Ok(Decision::new(
         Event::PairDeleted { pair: id, name: row.record.name.clone() },
         delete_changes(state, id, now),
@@ -172,4 +166,50 @@ pub(super) fn delete_changes(state: &State, id: PairId, now: Timestamp) -> Vec<C
         memberships.map(|(group, member)| Change::DeleteMember(*group, *member)).collect();
     changes.push(Change::PutPair(Pair { deleted_at: Some(now), ..row.record.clone() }));
     changes
+}
+
+/// Replaces the bookmark. The address closes with it: whoever held the old bookmark may have been
+/// the last to report, and so chosen it.
+pub(super) fn rotate_bookmark(
+    state: &State,
+    org: OrgId,
+    id: PairId,
+    bookmark: TokenHash,
+    expected: Option<Revision>,
+) -> Result<Decision, Rejection> {
+    let row = free(state, org, id, expected)?;
+    let event = Event::BookmarkRotated { pair: id, name: row.record.name.clone() };
+    let rotated = Change::PutPair(Pair { bookmark, ..row.record.clone() });
+    let closed = row.report.map(|_| Change::DeleteReport(id));
+    Ok(Decision::new(event, [rotated].into_iter().chain(closed)))
+}
+
+/// Replaces the server key. It only reads, so nothing closes.
+pub(super) fn rotate_server_key(
+    state: &State,
+    org: OrgId,
+    id: PairId,
+    server_key: TokenHash,
+    expected: Option<Revision>,
+) -> Result<Decision, Rejection> {
+    let row = free(state, org, id, expected)?;
+    let event = Event::ServerKeyRotated { pair: id, name: row.record.name.clone() };
+    Ok(Decision::new(event, [Change::PutPair(Pair { server_key, ..row.record.clone() })]))
+}
+
+/// A pair whose secrets are not an agent's, still at `expected`.
+fn free(
+    state: &State,
+    org: OrgId,
+    id: PairId,
+    expected: Option<Revision>,
+) -> Result<&PairRow, Rejection> {
+    let row = state.live_pair(org, id)?;
+    if expected.is_some_and(|expected| expected != row.revision) {
+        return Err(Rejection::Changed);
+    }
+    if state.agents_of(org).any(|agent| agent.pair == id && agent.revoked_at.is_none()) {
+        return Err(Rejection::Conflict("the pair is an agent's own; revoke the agent instead"));
+    }
+    Ok(row)
 }

@@ -84,6 +84,7 @@ impl State {
                 self.with_org(enrolment.org, |org| org.enrolments.insert(enrolment.id));
             }
             Change::Record(_) => {} // lives in the store alone
+            Change::DeleteReport(pair) => self.delete_report(*pair, touched),
         }
     }
 
@@ -178,6 +179,10 @@ impl State {
     }
 
     fn put_pair(&mut self, pair: &Pair, revision: Revision, touched: &mut Touched) {
+        if let Some(before) = self.pairs.get(&pair.id).map(|row| &row.record) {
+            self.secrets.remove(&before.bookmark);
+            self.secrets.remove(&before.server_key);
+        }
         self.secrets.insert(pair.bookmark, Secret::Bookmark(pair.id));
         self.secrets.insert(pair.server_key, Secret::Server(pair.id));
         let is_live = pair.deleted_at.is_none();
@@ -224,6 +229,20 @@ impl State {
             }
         }
         self.touch_pair(report.pair, touched);
+    }
+
+    fn delete_report(&mut self, id: PairId, touched: &mut Touched) {
+        self.touch_pair(id, touched);
+        let Some(row) = self.pairs.get_mut(&id) else { return };
+        touched.access |= 0 < row.locks;
+        let Some(before) = row.report.take() else { return };
+        for (group, member) in &row.memberships {
+            if let Some(group) = self.groups.get_mut(group) {
+                for (network, _) in before.networks() {
+                    group.unlink(network, *member);
+                }
+            }
+        }
     }
 
     fn put_group(&mut self, group: &super::Group, revision: Revision, touched: &mut Touched) {

@@ -185,6 +185,8 @@ enum Step {
     GroupTtl(u64, Option<u64>),
     Agent(u64),
     RevokeAgent(u64),
+    RotateBookmark(u64),
+    RotateServerKey(u64),
     Wait(u64),
 }
 
@@ -222,6 +224,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0u64..3, prop::option::of(1u64..90)).prop_map(|(g, t)| Step::GroupTtl(g, t)),
         1 => (0u64..2).prop_map(Step::Agent),
         1 => (0u64..2).prop_map(Step::RevokeAgent),
+        1 => (0u64..4).prop_map(Step::RotateBookmark),
+        1 => (0u64..4).prop_map(Step::RotateServerKey),
         3 => (0u64..40).prop_map(Step::Wait),
     ]
 }
@@ -263,7 +267,12 @@ fn command(world: &World, org: OrgId, step: &Step, seed: u64, now: Timestamp) ->
             };
             match hear(row, world.state.shortest_ttl(row), seen, now) {
                 Heard::Heartbeat(_) => return None,
-                Heard::Publish(visit) => Command::Report { pair, address: *address, visit },
+                Heard::Publish(visit) => Command::Report {
+                    pair,
+                    bookmark: row.record.bookmark,
+                    address: *address,
+                    visit,
+                },
             }
         }
         Step::Ttl(p, ttl) => Command::EditPair {
@@ -300,6 +309,14 @@ fn command(world: &World, org: OrgId, step: &Step, seed: u64, now: Timestamp) ->
             }
         }
         Step::RevokeAgent(n) => Command::RevokeAgent { org, agent: nth_agent(*n)? },
+        Step::RotateBookmark(p) => {
+            let (pair, hash) = (nth_pair(*p)?, hash(seed + 11));
+            Command::RotateBookmark { org, pair, hash, expected: None }
+        }
+        Step::RotateServerKey(p) => {
+            let (pair, hash) = (nth_pair(*p)?, hash(seed + 13));
+            Command::RotateServerKey { org, pair, hash, expected: None }
+        }
         Step::Wait(_) => return None,
     })
 }
@@ -386,11 +403,12 @@ fn report(
     secs: u64,
 ) -> Result<Heard, Rejection> {
     let row = world.state.pair(pair).unwrap();
+    let bookmark = row.record.bookmark;
     let address = address.parse().unwrap();
     let seen = Seen { address, visit, fresh_visit: secs };
     let heard = hear(row, world.state.shortest_ttl(row), seen, at(secs));
     if let Heard::Publish(visit) = heard {
-        world.run(Command::Report { pair, address, visit }, at(secs))?;
+        world.run(Command::Report { pair, bookmark, address, visit }, at(secs))?;
     }
     Ok(heard)
 }
@@ -474,9 +492,82 @@ fn a_deleted_pair_is_off_every_list_and_can_report_no_more() {
     assert!(listed(&world, group, 5).is_empty());
     let address = "203.0.113.1".parse().unwrap();
     let visit = Visit { id: 1, began: at(6) };
-    let again = world.run(Command::Report { pair, address, visit }, at(6));
+    let bookmark = world.state.pair(pair).unwrap().record.bookmark;
+    let again = world.run(Command::Report { pair, bookmark, address, visit }, at(6));
     assert_eq!(again.unwrap_err(), Rejection::NotFound);
     assert_eq!(world.state.pair(pair).unwrap().record.name, label("pair"));
+}
+
+#[test]
+fn a_new_bookmark_closes_what_the_old_one_reported_and_ends_it() {
+    let (mut world, org, group, pair) = settled();
+    let old = world.state.pair(pair).unwrap().record.bookmark;
+    let new = hash(7_001);
+
+    world.run(Command::RotateBookmark { org, pair, hash: new, expected: None }, at(5)).unwrap();
+
+    assert!(listed(&world, group, 5).is_empty());
+    assert_eq!(world.state.secret(&old), None);
+    assert_eq!(world.state.secret(&new), Some(Secret::Bookmark(pair)));
+    let (address, visit) = ("203.0.113.9".parse().unwrap(), Visit { id: 1, began: at(6) });
+    let late = Command::Report { pair, bookmark: old, address, visit };
+    assert_eq!(world.run(late, at(6)).unwrap_err(), Rejection::NotFound, "it waited too long");
+    report(&mut world, pair, "203.0.113.1", None, 7).unwrap();
+    assert_eq!(listed(&world, group, 7), ["203.0.113.1/32"]);
+}
+
+#[test]
+fn a_new_server_key_ends_the_old_one_and_closes_nothing() {
+    let (mut world, org, group, pair) = settled();
+    let old = world.state.pair(pair).unwrap().record.server_key;
+
+    world
+        .run(Command::RotateServerKey { org, pair, hash: hash(7_003), expected: None }, at(5))
+        .unwrap();
+
+    assert_eq!(listed(&world, group, 5), ["203.0.113.1/32"]);
+    assert_eq!(world.state.secret(&old), None);
+    assert_eq!(world.state.secret(&hash(7_003)), Some(Secret::Server(pair)));
+}
+
+#[test]
+fn a_locked_key_and_its_pair_are_made_together_or_not_at_all() {
+    let (mut world, org, ..) = settled();
+    let key = |seed: u64, origins: Vec<Origin>| Key {
+        id: KeyId::from_random(bytes(seed)),
+        org,
+        name: label("rover"),
+        hash: hash(seed),
+        scopes: ScopeSet::ALL,
+        origins,
+        created_at: at(1),
+        expires: Expiry::Never,
+        revoked_at: None,
+    };
+    let anywhere = vec![Origin::Network("0.0.0.0/0".parse().unwrap())];
+    let pair = new_pair(org, 600, 100);
+    let mint =
+        Command::MintLockedKey { key: Box::new(key(601, anywhere)), pair: Box::new(pair.clone()) };
+
+    world.run(mint, at(1)).unwrap();
+
+    let minted = world.state.key(KeyId::from_random(bytes(601))).unwrap();
+    assert_eq!(minted.origins, [Origin::Pair(pair.id)], "and from nowhere else");
+    let credential = Credential::Key(org, minted.id);
+    let standing = |world: &World, address: &str, secs| {
+        world.state.standing(credential, address.parse().unwrap(), at(secs))
+    };
+    assert_eq!(standing(&world, "203.0.113.5", 2), Standing::ForbiddenOrigin);
+    report(&mut world, pair.id, "203.0.113.5", None, 2).unwrap();
+    assert_eq!(standing(&world, "203.0.113.5", 101), Standing::Good);
+    assert_eq!(standing(&world, "203.0.113.5", 102), Standing::ForbiddenOrigin, "stale");
+    let elsewhere = Command::MintLockedKey {
+        key: Box::new(key(602, Vec::new())),
+        pair: Box::new(new_pair(OrgId::from_random(bytes(9)), 603, 100)),
+    };
+    assert_eq!(world.run(elsewhere, at(3)).unwrap_err(), Rejection::NotFound);
+    world.run(Command::DeletePair { org, pair: pair.id, expected: None }, at(4)).unwrap();
+    assert_eq!(standing(&world, "203.0.113.5", 4), Standing::ForbiddenOrigin, "its pair is gone");
 }
 
 #[test]

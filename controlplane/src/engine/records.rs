@@ -238,6 +238,10 @@ fn operation(state: &State, change: &Change) -> (Operation, Option<Revision>) {
             put(Table::Enrolments, enrolment.id.as_bytes(), encode(enrolment)),
             state.enrolment_row(enrolment.id).map(|row| row.revision),
         ),
+        Change::DeleteReport(pair) => (
+            Operation::Delete(Key::new(Table::Reports, *pair.as_bytes())),
+            state.pair(*pair).filter(|row| row.report.is_some()).map(|row| row.report_revision),
+        ),
         Change::Record(_) => unreachable!("audit records get their place in `item`"),
     }
 }

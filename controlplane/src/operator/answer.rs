@@ -42,6 +42,9 @@ pub enum Answer {
     AgentGroupsSet(AgentView),
     /// A record is gone or dead.
     Removed(Named),
+    BookmarkRotated(NewBookmark),
+    ServerKeyRotated(NewServerKey),
+    LockedKeyMinted(LockedKey),
 }
 
 /// A part of a list, and behind which item the next part begins.
@@ -120,6 +123,36 @@ pub struct AddedPair {
     pub bookmark: Revealed,
     /// The secret (`pos_`) with which one host reads it, told once.
     pub server_key: Revealed,
+}
+
+/// A pair with its new bookmark.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NewBookmark {
+    /// The pair.
+    #[serde(flatten)]
+    pub pair: PairView,
+    /// The secret URL with which it reports from now on, told once.
+    pub bookmark: Revealed,
+}
+
+/// A pair with its new server key.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NewServerKey {
+    /// The pair.
+    #[serde(flatten)]
+    pub pair: PairView,
+    /// The secret (`pos_`) with which one host reads it from now on, told once.
+    pub server_key: Revealed,
+}
+
+/// A new key that works only from where its pair is, with the secrets of both.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LockedKey {
+    /// The key, with its secret.
+    #[serde(flatten)]
+    pub minted: MintedKey,
+    /// The secret URL with which its holder reports from where the key is to work, told once.
+    pub bookmark: Revealed,
 }
 
 /// A pair without its secrets.

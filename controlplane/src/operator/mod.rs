@@ -17,8 +17,8 @@ use postern_shared::time::{Timestamp, Ttl};
 
 pub use self::answer::{
     AddedPair, AddressView, AgentView, Answer, GroupList, GroupView, Invitation, KeyView,
-    MemberKindView, MemberView, MintedKey, Named, OriginView, Page, PairName, PairView, Reply,
-    Revealed,
+    LockedKey, MemberKindView, MemberView, MintedKey, Named, NewBookmark, NewServerKey, OriginView,
+    Page, PairName, PairView, Reply, Revealed,
 };
 pub use self::request::{
     MemberAsked, MemberEnd, Operation, OriginAsked, Reference, ReferenceError, Request,
@@ -138,6 +138,11 @@ impl Desk<'_> {
                 self.set_agent_groups(&agent, &groups).await
             }
             Operation::RevokeAgent { agent } => self.revoke_agent(&agent).await,
+            Operation::RotateBookmark { pair } => self.rotate_bookmark(&pair).await,
+            Operation::RotateServerKey { pair } => self.rotate_server_key(&pair).await,
+            Operation::MintLockedKey { name, scopes, lifetime } => {
+                self.mint_locked_key(name, scopes, lifetime).await
+            }
         }
     }
 

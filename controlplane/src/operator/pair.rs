@@ -7,7 +7,10 @@ use postern_shared::ids::PairId;
 use postern_shared::time::Ttl;
 use postern_shared::token::TokenKind;
 
-use super::answer::{AddedPair, AddressView, Answer, Named, Page, PairName, PairView, Revealed};
+use super::answer::{
+    AddedPair, AddressView, Answer, Named, NewBookmark, NewServerKey, Page, PairName, PairView,
+    Revealed,
+};
 use super::request::Reference;
 use super::{Desk, OperatorError, find};
 use crate::domain::{Command, Email, Label, Pair, PairRow, Rejection};
@@ -63,6 +66,31 @@ impl Desk<'_> {
         })?;
         self.submit(Command::DeletePair { org: self.org, pair: id, expected: None }).await?;
         Ok(Answer::Removed(Named::new(id, name.as_ref())))
+    }
+}
+
+impl Desk<'_> {
+    pub(super) async fn rotate_bookmark(&self, pair: &Reference) -> Result<Answer, OperatorError> {
+        let pair = self.read(|state, org| find::pair(state, org, pair))?;
+        let bookmark = self.engine.chance().token(TokenKind::Bookmark);
+        let (org, hash) = (self.org, bookmark.hash());
+        self.submit(Command::RotateBookmark { org, pair, hash, expected: None }).await?;
+        let pair = self.read(|state, _| state.pair(pair).map(view).ok_or_else(gone))?;
+        let bookmark = Revealed::new(format!("{}/b/{}", self.plane.url, bookmark.expose()));
+        Ok(Answer::BookmarkRotated(NewBookmark { pair, bookmark }))
+    }
+
+    pub(super) async fn rotate_server_key(
+        &self,
+        pair: &Reference,
+    ) -> Result<Answer, OperatorError> {
+        let pair = self.read(|state, org| find::pair(state, org, pair))?;
+        let server_key = self.engine.chance().token(TokenKind::Server);
+        let (org, hash) = (self.org, server_key.hash());
+        self.submit(Command::RotateServerKey { org, pair, hash, expected: None }).await?;
+        let pair = self.read(|state, _| state.pair(pair).map(view).ok_or_else(gone))?;
+        let server_key = Revealed::new(server_key.expose().to_owned());
+        Ok(Answer::ServerKeyRotated(NewServerKey { pair, server_key }))
     }
 }
 

@@ -60,6 +60,12 @@ pub enum Operation {
     SetAgentGroups { agent: Reference, groups: Vec<Reference> },
     /// Revokes an agent and deletes its pair.
     RevokeAgent { agent: Reference },
+    /// Gives a pair another bookmark: the old one dies, and what it reported closes.
+    RotateBookmark { pair: Reference },
+    /// Gives a pair another server key: the old one dies.
+    RotateServerKey { pair: Reference },
+    /// Mints an API key together with a pair of the same name, and locks it to where that is.
+    MintLockedKey { name: Label, scopes: ScopeSet, lifetime: Option<Ttl> },
 }
 
 /// A name, a running number or a UUID, as somebody wrote it.

@@ -35,7 +35,10 @@ fn every_command_leaves_one_record_and_an_unbroken_chain() {
     plane.json(&[&["key", "mint", "--name", "ci", "--scope", "groups.read"][..], &origin].concat());
     plane.json(&["agent", "invite", "web-1", "--group", "ssh"]);
     plane.json(&["key", "revoke", "ci"]);
+    plane.json(&["pair", "rotate-bookmark", "laptop"]);
     daemon.kill();
+    plane.json(&["pair", "rotate-server-key", "laptop"]);
+    plane.json(&["key", "mint", "--name", "rover", "--scope", "pairs.read", "--with-bookmark"]);
     plane.json(&["group", "remove-member", "ssh", "203.0.113.0/24"]);
     plane.json(&["group", "remove-member", "ssh", "laptop"]);
     plane.json(&["pair", "remove", "1"]);
@@ -60,6 +63,10 @@ fn every_command_leaves_one_record_and_an_unbroken_chain() {
             "key ci",
             "agent web-1",
             "no key ci",
+            "other bookmark laptop",
+            "other server key laptop",
+            "pair rover",
+            "key rover",
             "no member office",
             "no member laptop",
             "no pair laptop",
@@ -80,6 +87,8 @@ fn tell(event: &Event) -> String {
         Event::MemberAdded { name, .. } => format!("member {name}"),
         Event::MemberRemoved { name, .. } => format!("no member {}", name.as_ref().unwrap()),
         Event::AgentInvited { name, .. } => format!("agent {name}"),
+        Event::BookmarkRotated { name, .. } => format!("other bookmark {name}"),
+        Event::ServerKeyRotated { name, .. } => format!("other server key {name}"),
         other @ (Event::PairEdited { .. }
         | Event::PairReported { .. }
         | Event::GroupEdited { .. }
@@ -151,6 +160,41 @@ fn report(plane: &str, bookmark: &str, address: &str) {
         report.header("x-forwarded-for", address).send().await.unwrap().status()
     });
     assert!(sent.is_success(), "{sent}");
+}
+
+#[test]
+fn a_key_with_a_bookmark_works_from_where_that_reports_and_nowhere_else() {
+    let plane = Plane::make();
+    let mint = ["key", "mint", "--name", "rover", "--scope", "pairs.read", "--with-bookmark"];
+    let minted = plane.json(&mint);
+    assert_eq!(minted["origins"][0]["pair"]["name"], "rover");
+    let bookmark = text(&minted["bookmark"]).rsplit_once('/').unwrap().1;
+    let daemon = plane.start();
+    let address = daemon.address.to_string();
+    let ask = |from: &str| get(&address, "/api/v1/pairs", text(&minted["secret"]), from);
+
+    assert_eq!(ask("198.51.100.7"), 403);
+    report(&address, bookmark, "198.51.100.7");
+    assert_eq!((ask("198.51.100.7"), ask("198.51.100.8")), (200, 403));
+    let listed = plane.json(&["pair", "list"]).to_string();
+    assert!(!listed.contains(bookmark), "told once: {listed}");
+
+    let with_origin = [&mint[..], &["--origin", "192.0.2.0/24"]].concat();
+    assert_eq!(plane.run(&with_origin).status.code(), Some(2), "no way around the lock");
+    let shown = stdout(&plane.run(&["pair", "rotate-bookmark", "rover", "--qr"]));
+    assert!(shown.contains("/b/pob_") && shown.contains('\u{2588}'), "{shown}");
+    assert_eq!(ask("198.51.100.7"), 403, "what the old bookmark reported is closed");
+    let shown = stdout(&plane.run(&["pair", "rotate-server-key", "rover"]));
+    assert!(shown.contains("    pos_"), "{shown}");
+}
+
+fn get(plane: &str, path: &str, secret: &str, address: &str) -> u16 {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = http.get(format!("http://{plane}{path}")).bearer_auth(secret);
+        request.header("x-forwarded-for", address).send().await.unwrap().status().as_u16()
+    })
 }
 
 #[test]

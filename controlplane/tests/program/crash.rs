@@ -371,7 +371,9 @@ fn compare_with_audit(plane: &Plane, ledger: &Ledger) {
             | Event::AgentEnrolled { .. }
             | Event::AgentRegrouped { .. }
             | Event::AgentRevoked { .. }
-            | Event::ReceiptFailed { .. }) => panic!("nobody asked for {other:?}"),
+            | Event::ReceiptFailed { .. }
+            | Event::BookmarkRotated { .. }
+            | Event::ServerKeyRotated { .. }) => panic!("nobody asked for {other:?}"),
         }
     }
     for client in &ledger.clients {
