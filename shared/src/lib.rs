@@ -15,6 +15,8 @@ pub mod follow;
 pub mod format;
 pub mod ids;
 pub mod network;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod plan;
 pub mod policy;
 pub mod position;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// One right. Written `resource.access`; `write` implies the `read` of the same resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[expect(missing_docs, reason = "each variant is its text")]
 pub enum Scope {
     #[serde(rename = "account.read")]

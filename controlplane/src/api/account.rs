@@ -1,32 +1,58 @@
 //! `/account`: who the caller is, and the keys of its org. Keys are minted elsewhere.
 
+use std::net::IpAddr;
 use std::ops::Bound;
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::routing::{delete, get};
-use postern_shared::ids::{KeyId, OrgId};
+use axum::http::{HeaderMap, StatusCode};
+use postern_shared::ids::{AgentId, KeyId, OrgId};
 use postern_shared::scope::ScopeSet;
 use postern_shared::time::{Expiry, Timestamp};
+use postern_shared::wire::v1::Envelope;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::auth::{AccountRead, AccountWrite, Holder};
-use super::behind;
+use super::auth::{AccountRead, AccountWrite, Anyone, Holder};
+use super::document::{IfMatch, KeyPath, Paging};
 use super::refusal::refused;
+use super::{behind, expected, version};
 use crate::app::App;
-use crate::domain::{Command, Credential, Key, Origin};
+use crate::domain::{Command, Credential, Key, Org, Origin, Row, State as Orgs};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
-#[derive(Serialize)]
+/// What every secret in force may know of itself.
+#[derive(Serialize, ToSchema)]
+struct Whoami<'a> {
+    org: OrgView<'a>,
+    /// From which the call came.
+    #[schema(value_type = String)]
+    address: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<KeyView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentName<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct AgentName<'a> {
+    id: AgentId,
+    name: &'a str,
+}
+
+#[derive(Serialize, ToSchema)]
 struct Account<'a> {
     org: OrgView<'a>,
+    /// From which the call came.
+    #[schema(value_type = String)]
+    address: IpAddr,
     key: KeyView<'a>,
     counts: Counts,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct OrgView<'a> {
     id: OrgId,
     name: &'a str,
@@ -34,7 +60,7 @@ struct OrgView<'a> {
 }
 
 /// A key without its secret.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct KeyView<'a> {
     id: KeyId,
     name: &'a str,
@@ -47,7 +73,7 @@ struct KeyView<'a> {
     last_used_at: Option<Timestamp>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Counts {
     users: usize,
     keys: usize,
@@ -56,13 +82,41 @@ struct Counts {
     agents: usize,
 }
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/account", get(show))
-        .route("/account/keys", get(list))
-        .route("/account/keys/{id}", delete(revoke))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(whoami))
+        .routes(routes!(show))
+        .routes(routes!(list))
+        .routes(routes!(show_key, revoke))
 }
 
+/// Tells a key or an agent who it is and what it may do.
+#[utoipa::path(
+    get, path = "/whoami", operation_id = "whoami", tag = "account",
+    security(("key" = []), ("agent" = [])),
+    responses((status = 200, description = "The caller", body = Envelope<Whoami<'static>>)),
+)]
+async fn whoami(State(app): State<App>, Anyone(access): Anyone) -> Result<Answer, ApiError> {
+    let state = app.engine().state();
+    let (Credential::Key(org, _) | Credential::Agent(org, _)) = access.credential;
+    let (key, agent) = match access.credential {
+        Credential::Key(_, id) => (state.key(id).map(|key| view(&app, key)), None),
+        Credential::Agent(_, id) => (None, state.agent(id)),
+    };
+    Ok(Answer::ok(&Whoami {
+        org: org_view(&state, org)?,
+        address: access.address,
+        key,
+        agent: agent.map(|agent| AgentName { id: agent.id, name: agent.name.as_str() }),
+    }))
+}
+
+/// Shows the org of the key, the key itself, and how much there is.
+#[utoipa::path(
+    get, path = "/account", operation_id = "getAccount", tag = "account",
+    security(("key" = ["account.read"])),
+    responses((status = 200, description = "The account", body = Envelope<Account<'static>>)),
+)]
 async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Answer, ApiError> {
     let state = app.engine().state();
     let org = state.org(holder.org).ok_or(ApiError::NotFound)?;
@@ -70,11 +124,8 @@ async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Ans
     let is_live = |id: &&KeyId| state.key(**id).is_some_and(|key| key.revoked_at.is_none());
     let agents = state.agents_of(holder.org);
     let account = Account {
-        org: OrgView {
-            id: org.record.id,
-            name: org.record.name.as_str(),
-            created_at: org.record.created_at,
-        },
+        org: org_view(&state, holder.org)?,
+        address: holder.address,
         key: view(&app, key),
         counts: Counts {
             users: org.users.len(),
@@ -87,6 +138,13 @@ async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Ans
     Ok(Answer::ok(&account))
 }
 
+/// Lists the API keys of the org without their secrets, revoked ones included.
+#[utoipa::path(
+    get, path = "/account/keys", operation_id = "listKeys", tag = "account",
+    params(Paging),
+    security(("key" = ["account.read"])),
+    responses((status = 200, description = "A page of keys", body = Envelope<Vec<KeyView<'static>>>)),
+)]
 async fn list(
     State(app): State<App>,
     holder: Holder<AccountRead>,
@@ -103,15 +161,59 @@ async fn list(
     Ok(Answer::page(&views, next))
 }
 
+/// Shows an API key without its secret.
+#[utoipa::path(
+    get, path = "/account/keys/{id}", operation_id = "getKey", tag = "account",
+    params(KeyPath),
+    security(("key" = ["account.read"])),
+    responses((status = 200, description = "The key", body = Envelope<KeyView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
+async fn show_key(
+    State(app): State<App>,
+    holder: Holder<AccountRead>,
+    Path(id): Path<String>,
+) -> Result<Answer, ApiError> {
+    let state = app.engine().state();
+    let row = find(&state, holder.org, &id)?;
+    let etag = version(row.record.id.as_bytes(), row.revision);
+    Ok(Answer::ok(&view(&app, &row.record)).with_etag(&etag))
+}
+
+/// Revokes an API key: it is worth nothing at once, and its streams end.
+#[utoipa::path(
+    delete, path = "/account/keys/{id}", operation_id = "revokeKey", tag = "account",
+    params(KeyPath, IfMatch),
+    security(("key" = ["account.write"])),
+    responses((status = 204, description = "The key is revoked")),
+)]
 async fn revoke(
     State(app): State<App>,
     holder: Holder<AccountWrite>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    let key = id.parse().map_err(|_| ApiError::NotFound)?;
+    let key = {
+        let state = app.engine().state();
+        let row = find(&state, holder.org, &id)?;
+        // A key changes by its revocation only, and a second one changes nothing: what is true
+        // here is true when it is carried out.
+        expected(&headers, row.record.id.as_bytes(), row.revision)?;
+        row.record.id
+    };
     let command = Command::RevokeKey { org: holder.org, key };
     app.engine().submit(holder.order(command)).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Finds a key of the org, revoked or not.
+fn find<'a>(state: &'a Orgs, org: OrgId, text: &str) -> Result<&'a Row<Key>, ApiError> {
+    let row = text.parse().ok().and_then(|id| state.key_row(id));
+    row.filter(|row| row.record.org == org).ok_or(ApiError::NotFound)
+}
+
+fn org_view(state: &Orgs, org: OrgId) -> Result<OrgView<'_>, ApiError> {
+    let Org { id, name, created_at, .. } = &state.org(org).ok_or(ApiError::NotFound)?.record;
+    Ok(OrgView { id: *id, name: name.as_str(), created_at: *created_at })
 }
 
 fn view<'a>(app: &App, key: &'a Key) -> KeyView<'a> {

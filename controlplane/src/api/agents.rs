@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use axum::Router;
 use axum::extract::FromRequest as _;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::routing::{post, put};
 use postern_shared::ids::{AgentId, EnrolmentId, GroupId, PairId};
 use postern_shared::token::TokenKind;
 use postern_shared::wire::v1::{
-    AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, FieldError, Receipt, Receipts,
+    AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, Envelope, FieldError, Receipt,
+    Receipts,
 };
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::{AgentAccess, identify, unauthorized};
 use super::refusal::refused;
@@ -34,15 +35,22 @@ const RECORDED_MAX: usize = 32;
 const DETAIL_CHARS_MAX: usize = 500;
 
 /// The routes of agents that have a credential.
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/agents/self", put(introduce)).route("/agents/self/receipts", post(report))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(introduce)).routes(routes!(report))
 }
 
 /// The route of those who are to become agents; their secret is of another kind.
-pub(super) fn enrolment_routes() -> Router<App> {
-    Router::new().route("/agents/enroll", post(enrol))
+pub(super) fn enrolment_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(enrol))
 }
 
+/// Turns an invitation into an agent and tells its secrets, once.
+#[utoipa::path(
+    post, path = "/agents/enroll", operation_id = "enrol", tag = "agents",
+    request_body = EnrolRequest,
+    security(("invitation" = [])),
+    responses((status = 201, description = "The new agent with its secrets", body = Envelope<EnrolAnswer>, headers(("Location" = String, description = "The path of the new object")))),
+)]
 async fn enrol(
     State(app): State<App>,
     ClientAddress(address): ClientAddress,
@@ -51,6 +59,7 @@ async fn enrol(
     let now = app.engine().now();
     let found = identify(&app, request.headers(), address, now)?;
     let enrolment = invitation(&app, found).ok_or_else(|| unauthorized(&app, address, now))?;
+    let standing = app.limiter().take(Tier::Write, Caller::source(address), now)?;
     let StrictJson(EnrolRequest { host, version }) = StrictJson::from_request(request, &()).await?;
     let mut errors = Vec::new();
     check_text(&host, "/host".into(), &mut errors);
@@ -99,7 +108,8 @@ async fn enrol(
             bookmark: bookmark.expose().to_owned(),
             groups: groups(&state, row),
         },
-    ))
+    )
+    .with_standing(&standing))
 }
 
 /// The invitation behind a secret, if it can still be used.
@@ -110,6 +120,13 @@ fn invitation(app: &App, found: Secret) -> Option<EnrolmentId> {
     (invitation.used_at.is_none() && now < invitation.expires_at).then_some(id)
 }
 
+/// Says what the host is, and tells the agent its groups.
+#[utoipa::path(
+    put, path = "/agents/self", operation_id = "introduceAgent", tag = "agents",
+    request_body = AgentUpdate,
+    security(("agent" = [])),
+    responses((status = 200, description = "What the agent is in the org", body = Envelope<AgentSelf>)),
+)]
 async fn introduce(
     State(app): State<App>,
     caller: AgentAccess,
@@ -130,6 +147,13 @@ async fn introduce(
     Ok(Answer::ok(&answer))
 }
 
+/// Says what is in force on the host; saying it again changes nothing.
+#[utoipa::path(
+    post, path = "/agents/self/receipts", operation_id = "reportReceipts", tag = "agents",
+    request_body = Receipts,
+    security(("agent" = [])),
+    responses((status = 204, description = "Noted")),
+)]
 async fn report(
     State(app): State<App>,
     caller: AgentAccess,

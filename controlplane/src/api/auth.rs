@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -18,7 +19,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use postern_shared::ids::{AgentId, GroupId, KeyId, OrgId};
 use postern_shared::scope::Scope;
-use postern_shared::time::Timestamp;
+use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::token::{Token, TokenHash};
 use subtle::ConstantTimeEq as _;
 
@@ -58,7 +59,7 @@ rights!(AccountRead AccountWrite PairsRead PairsWrite GroupsRead GroupsWrite);
 pub(crate) struct Holder<R> {
     pub(crate) org: OrgId,
     pub(crate) key: KeyId,
-    address: IpAddr,
+    pub(crate) address: IpAddr,
     right: PhantomData<R>,
 }
 
@@ -68,6 +69,10 @@ pub(crate) struct AgentAccess {
     pub(crate) agent: AgentId,
     pub(crate) address: IpAddr,
 }
+
+/// Whoever holds a secret in force, whatever its scopes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anyone(pub(crate) Access);
 
 /// Whoever may read lists: the holder of a key with `groups.read`, or an agent.
 #[derive(Debug, Clone, Copy)]
@@ -196,6 +201,14 @@ impl Reader {
         }
     }
 
+    /// How long the credential counts from where it was used, if nothing happens; `None` for ever.
+    pub(crate) fn counts_for(&self, state: &Orgs, now: Timestamp) -> Option<Duration> {
+        match state.standing_ends(self.0.credential, self.0.address) {
+            Expiry::At(end) => Some(end.since(now)),
+            Expiry::Never => None,
+        }
+    }
+
     /// Says whether the list of `group` may be told: another org's never.
     pub(crate) fn may_read(&self, state: &Orgs, group: GroupId) -> bool {
         match self.0.credential {
@@ -257,6 +270,14 @@ impl FromRequestParts<App> for AgentAccess {
             Credential::Agent(_, agent) => Ok(AgentAccess { agent, address }),
             Credential::Key(..) => Err(ApiError::InsufficientScope { scope: "agent".into() }),
         }
+    }
+}
+
+impl FromRequestParts<App> for Anyone {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Anyone, ApiError> {
+        access(parts).map(Anyone)
     }
 }
 

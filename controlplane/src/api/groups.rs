@@ -2,16 +2,20 @@
 
 use std::ops::Bound;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
 use postern_shared::ids::GroupId;
+use postern_shared::openapi::label;
 use postern_shared::position::Revision;
 use postern_shared::time::{Timestamp, Ttl};
-use serde::Serialize;
+use postern_shared::wire::v1::Envelope;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::{GroupsRead, GroupsWrite, Holder};
+use super::document::{GroupPath, IfMatch, Paging};
 use super::fields::Fields;
 use super::members::{self, MemberView};
 use super::refusal::refused;
@@ -21,7 +25,7 @@ use crate::domain::{Command, Group, GroupEdit, GroupRow};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct GroupView<'a> {
     id: GroupId,
     number: u64,
@@ -35,19 +39,52 @@ struct GroupView<'a> {
 }
 
 /// A group with a page of its members.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct GroupDetail<'a> {
     #[serde(flatten)]
     group: GroupView<'a>,
     members: Vec<MemberView<'a>>,
 }
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/groups", get(list).post(create))
-        .route("/groups/{id}", get(show).patch(edit).delete(delete))
+/// What a new group is made of.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+struct GroupToCreate {
+    #[schema(schema_with = label)]
+    name: String,
+    /// Seconds that a reported address counts here, at most.
+    ttl: Option<Ttl>,
 }
 
+/// What to change of a group.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+struct GroupToEdit {
+    #[schema(schema_with = label, required = false)]
+    name: Option<String>,
+    /// Seconds that a reported address counts here, at most.
+    ttl: Option<Ttl>,
+}
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, edit, delete))
+}
+
+/// Lists the groups, in the order of their numbers.
+#[utoipa::path(
+    get, path = "/groups", operation_id = "listGroups", tag = "groups",
+    params(Paging),
+    security(("key" = ["groups.read"])),
+    responses((status = 200, description = "A page of groups", body = Envelope<Vec<GroupView<'static>>>)),
+)]
 async fn list(
     State(app): State<App>,
     holder: Holder<GroupsRead>,
@@ -64,6 +101,13 @@ async fn list(
     Ok(Answer::page(&views, next))
 }
 
+/// Makes a group.
+#[utoipa::path(
+    post, path = "/groups", operation_id = "createGroup", tag = "groups",
+    request_body = GroupToCreate,
+    security(("key" = ["groups.write"])),
+    responses((status = 201, description = "The new group", body = Envelope<GroupView<'static>>, headers(("Location" = String, description = "The path of the new object"), ("ETag" = String, description = "The version of the object")))),
+)]
 async fn create(
     State(app): State<App>,
     holder: Holder<GroupsWrite>,
@@ -92,6 +136,13 @@ async fn create(
     Ok(Answer::created(&format!("/api/v1/groups/{id}"), &view).with_etag(&etag))
 }
 
+/// Shows a group with a page of its members.
+#[utoipa::path(
+    get, path = "/groups/{id}", operation_id = "getGroup", tag = "groups",
+    params(GroupPath, Paging),
+    security(("key" = ["groups.read"])),
+    responses((status = 200, description = "The group", body = Envelope<GroupDetail<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
 async fn show(
     State(app): State<App>,
     holder: Holder<GroupsRead>,
@@ -106,6 +157,14 @@ async fn show(
     Ok(Answer::page(&detail, next).with_etag(&version(id.as_bytes(), row.revision)))
 }
 
+/// Edits a group; what is left out stays.
+#[utoipa::path(
+    patch, path = "/groups/{id}", operation_id = "editGroup", tag = "groups",
+    params(GroupPath, IfMatch),
+    request_body = GroupToEdit,
+    security(("key" = ["groups.write"])),
+    responses((status = 200, description = "The group as it is since", body = Envelope<GroupView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
 async fn edit(
     State(app): State<App>,
     holder: Holder<GroupsWrite>,
@@ -126,6 +185,13 @@ async fn edit(
     Ok(Answer::ok(&view(row, app.engine().now())).with_etag(&etag))
 }
 
+/// Deletes a group with its members: what it allows closes.
+#[utoipa::path(
+    delete, path = "/groups/{id}", operation_id = "deleteGroup", tag = "groups",
+    params(GroupPath, IfMatch),
+    security(("key" = ["groups.write"])),
+    responses((status = 204, description = "The group is gone")),
+)]
 async fn delete(
     State(app): State<App>,
     holder: Holder<GroupsWrite>,

@@ -11,23 +11,24 @@ mod written;
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use postern_shared::format::{Format, flat};
 use postern_shared::ids::{Epoch, GroupId};
 use postern_shared::time::Timestamp;
-use postern_shared::wire::v1::{Entry, GroupIps, ListedEntry};
+use postern_shared::wire::v1::{Entry, Envelope, GroupIps, ListedEntry};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use self::asked::{Asked, Form};
+use self::asked::{Asked, AskedQuery, Form};
 use self::written::Text;
 pub(crate) use self::written::Written;
 use super::auth::Reader;
+use super::document::{GroupPath, IfNoneMatch, PreferWait};
 use super::{group_id, prefer};
 use crate::app::App;
 use crate::domain::{GroupRow, State as Orgs};
@@ -39,15 +40,38 @@ use crate::server::Drain;
 /// differ without a busy loop.
 const DEADLINE_WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// The plane's time of a list in a form that has no place for it.
+/// The plane's time of a list: most forms have no place for it.
 const POSTERN_AS_OF: HeaderName = HeaderName::from_static("postern-as-of");
 /// How many entries there are in the list that a form was made of.
 const POSTERN_ENTRIES: HeaderName = HeaderName::from_static("postern-entries");
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/groups/{id}/ips", get(show))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(show))
 }
 
+/// Tells what a group allows now.
+///
+/// Without `format` as JSON with deadlines and origins. The ETag changes with every entry that
+/// comes, goes or expires; `Prefer: wait=30` holds the answer until it does. An agent is not told
+/// who is behind an entry.
+#[utoipa::path(
+    get, path = "/groups/{id}/ips", operation_id = "getGroupIps", tag = "lists",
+    params(GroupPath, AskedQuery, IfNoneMatch, PreferWait),
+    security(("key" = ["groups.read"]), ("agent" = [])),
+    responses(
+        (status = 200, description = "The list", content(
+            (Envelope<GroupIps> = "application/json"),
+            (String = "text/plain; charset=utf-8"),
+            (String = "text/csv; charset=utf-8; header=present"),
+        ), headers(
+            ("ETag" = String, description = "The version of the list"),
+            ("Postern-As-Of" = String, description = "The control plane's time of the list"),
+            ("Postern-Entries" = u64, description = "How many entries the list has"),
+        )),
+        (status = 304, description = "The list is as `If-None-Match` names it",
+            headers(("ETag" = String, description = "The version of the list"))),
+    ),
+)]
 async fn show(
     State(app): State<App>,
     reader: Reader,
@@ -139,7 +163,8 @@ impl Known<'_> {
             Form::Json => {
                 let ips = self.list(&state, row, now);
                 drop(state);
-                Ok(Answer::ok(&ips).with_etag(&tag).revalidated().into_response())
+                let answer = Answer::ok(&ips).with_etag(&tag).revalidated();
+                Ok((about(now, ips.entries.len()), answer).into_response())
             }
             Form::File(format) => {
                 let text = self.text(format, row, &tag, now);
@@ -239,15 +264,12 @@ impl Known<'_> {
     }
 
     fn file(&self, format: Format, text: Text, tag: &EntityTag, now: Timestamp) -> Response {
-        let as_of = HeaderValue::try_from(now.to_string()).expect("a time is plain text");
         let headers = [
             (CONTENT_TYPE, HeaderValue::from_static(format.media_type())),
             (CACHE_CONTROL, self.cache_control()),
             (ETAG, tag.to_header()),
-            (POSTERN_AS_OF, as_of),
-            (POSTERN_ENTRIES, HeaderValue::from(text.entries)),
         ];
-        (headers, text.body).into_response()
+        (about(now, text.entries), headers, text.body).into_response()
     }
 
     fn cache_control(&self) -> HeaderValue {
@@ -258,4 +280,10 @@ impl Known<'_> {
     fn epoch(&self) -> Epoch {
         self.app.engine().epoch()
     }
+}
+
+/// What is told of a list in every form.
+fn about(now: Timestamp, entries: usize) -> [(HeaderName, HeaderValue); 2] {
+    let as_of = HeaderValue::try_from(now.to_string()).expect("a time is plain text");
+    [(POSTERN_AS_OF, as_of), (POSTERN_ENTRIES, HeaderValue::from(entries))]
 }

@@ -2,26 +2,30 @@
 
 use std::ops::Bound;
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::routing::{delete, get};
-use postern_shared::ids::{GroupId, MemberId, PairId};
+use axum::http::{HeaderMap, StatusCode};
+use postern_shared::ids::{GroupId, MemberId, OrgId, PairId};
 use postern_shared::network::Network;
+use postern_shared::openapi::label;
 use postern_shared::time::{Expiry, Timestamp};
-use serde::Serialize;
+use postern_shared::wire::v1::Envelope;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::{GroupsRead, GroupsWrite, Holder};
+use super::document::{GroupPath, IfMatch, MemberPath, Paging, pair_name};
 use super::fields::{Fields, PairName};
 use super::refusal::refused;
-use super::{behind, group_id, pair_id};
+use super::{behind, expected, group_id, pair_id, version};
 use crate::app::App;
-use crate::domain::{Command, GroupRow, Label, Member, MemberKind, State as Orgs};
+use crate::domain::{Command, GroupRow, Label, Member, MemberKind, Row, State as Orgs};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
 /// A member with what it stands for.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct MemberView<'a> {
     id: MemberId,
     #[serde(flatten)]
@@ -30,17 +34,58 @@ pub(super) struct MemberView<'a> {
     added_at: Timestamp,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum KindView<'a> {
     Pair { pair_id: PairId, number: u64, name: &'a str },
     Network { cidr: Network, note: &'a str },
 }
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/groups/{id}/members", get(list).post(add))
-        .route("/groups/{id}/members/{member}", delete(remove))
+/// What can be added to a group.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+enum MemberToAdd {
+    /// Wherever a pair is.
+    Pair(PairToAdd),
+    /// A fixed network.
+    Network(NetworkToAdd),
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+struct PairToAdd {
+    /// The id of the pair, or its number, as such or as text.
+    #[schema(schema_with = pair_name)]
+    pair_id: String,
+    /// When the membership ends; never, unless given.
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+struct NetworkToAdd {
+    cidr: Network,
+    /// What the network is.
+    #[schema(schema_with = label)]
+    note: String,
+    /// When the membership ends; never, unless given.
+    expires_at: Option<Timestamp>,
+}
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(show, remove))
 }
 
 /// A page of a group's members.
@@ -57,6 +102,13 @@ pub(super) fn page<'a>(
     Ok((members.into_iter().filter_map(|member| view(state, member)).collect(), next))
 }
 
+/// Lists the members of a group, in the order of their ids.
+#[utoipa::path(
+    get, path = "/groups/{id}/members", operation_id = "listMembers", tag = "members",
+    params(GroupPath, Paging),
+    security(("key" = ["groups.read"])),
+    responses((status = 200, description = "A page of members", body = Envelope<Vec<MemberView<'static>>>)),
+)]
 async fn list(
     State(app): State<App>,
     holder: Holder<GroupsRead>,
@@ -70,6 +122,14 @@ async fn list(
     Ok(Answer::page(&members, next))
 }
 
+/// Adds a pair, or a fixed network with what it is.
+#[utoipa::path(
+    post, path = "/groups/{id}/members", operation_id = "addMember", tag = "members",
+    params(GroupPath),
+    request_body = MemberToAdd,
+    security(("key" = ["groups.write"])),
+    responses((status = 201, description = "The new member", body = Envelope<MemberView<'static>>, headers(("Location" = String, description = "The path of the new object"), ("ETag" = String, description = "The version of the object")))),
+)]
 async fn add(
     State(app): State<App>,
     holder: Holder<GroupsWrite>,
@@ -92,15 +152,49 @@ async fn add(
     let state = app.engine().state();
     let row = state.group(group).and_then(|row| row.members.get(&id)).ok_or(ApiError::NotFound)?;
     let view = view(&state, &row.record).ok_or(ApiError::NotFound)?;
-    Ok(Answer::created(&format!("/api/v1/groups/{group}/members/{id}"), &view))
+    let etag = version(id.as_bytes(), row.revision);
+    let location = format!("/api/v1/groups/{group}/members/{id}");
+    Ok(Answer::created(&location, &view).with_etag(&etag))
 }
 
+/// Shows a member.
+#[utoipa::path(
+    get, path = "/groups/{id}/members/{member}", operation_id = "getMember", tag = "members",
+    params(MemberPath),
+    security(("key" = ["groups.read"])),
+    responses((status = 200, description = "The member", body = Envelope<MemberView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
+async fn show(
+    State(app): State<App>,
+    holder: Holder<GroupsRead>,
+    Path((group, member)): Path<(String, String)>,
+) -> Result<Answer, ApiError> {
+    let state = app.engine().state();
+    let (_, row) = find(&state, holder.org, &group, &member)?;
+    let view = view(&state, &row.record).ok_or(ApiError::NotFound)?;
+    Ok(Answer::ok(&view).with_etag(&version(row.record.id.as_bytes(), row.revision)))
+}
+
+/// Takes a member out of a group: what it allowed there closes.
+#[utoipa::path(
+    delete, path = "/groups/{id}/members/{member}", operation_id = "removeMember", tag = "members",
+    params(MemberPath, IfMatch),
+    security(("key" = ["groups.write"])),
+    responses((status = 204, description = "The member is gone")),
+)]
 async fn remove(
     State(app): State<App>,
     holder: Holder<GroupsWrite>,
     Path((group, member)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    let (group, member) = find(&app.engine().state(), &holder, &group, &member)?;
+    let (group, member) = {
+        let state = app.engine().state();
+        let (group, row) = find(&state, holder.org, &group, &member)?;
+        // A member is never edited: until it is removed its version is this one.
+        expected(&headers, row.record.id.as_bytes(), row.revision)?;
+        (group, row.record.id)
+    };
     let command = Command::RemoveMember { org: holder.org, group, member };
     app.engine().submit(holder.order(command)).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
@@ -145,20 +239,20 @@ fn read(
 }
 
 /// Finds a member by its own id, or a pair's membership by the pair's id or number.
-fn find(
-    state: &Orgs,
-    holder: &Holder<GroupsWrite>,
+fn find<'a>(
+    state: &'a Orgs,
+    org: OrgId,
     group: &str,
     member: &str,
-) -> Result<(GroupId, MemberId), ApiError> {
-    let group = group_id(state, holder.org, group)?;
-    let row = state.group(group).ok_or(ApiError::NotFound)?;
-    if let Some(id) = member.parse().ok().filter(|id| row.members.contains_key(id)) {
-        return Ok((group, id));
+) -> Result<(GroupId, &'a Row<Member>), ApiError> {
+    let group = group_id(state, org, group)?;
+    let members = &state.group(group).ok_or(ApiError::NotFound)?.members;
+    if let Some(row) = member.parse().ok().and_then(|id| members.get(&id)) {
+        return Ok((group, row));
     }
-    let pair = pair_id(state, holder.org, member)?;
-    let id = state.pair(pair).and_then(|pair| pair.memberships.get(&group).copied());
-    id.map(|id| (group, id)).ok_or(ApiError::NotFound)
+    let pair = pair_id(state, org, member)?;
+    let id = state.pair(pair).and_then(|pair| pair.memberships.get(&group));
+    id.and_then(|id| members.get(id)).map(|row| (group, row)).ok_or(ApiError::NotFound)
 }
 
 fn view<'a>(state: &'a Orgs, member: &'a Member) -> Option<MemberView<'a>> {

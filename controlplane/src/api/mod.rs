@@ -3,6 +3,7 @@
 mod account;
 mod agents;
 pub(crate) mod auth;
+mod document;
 mod fields;
 mod groups;
 pub(crate) mod ips;
@@ -14,12 +15,13 @@ pub(crate) mod stream;
 
 use std::str::FromStr;
 
-use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use postern_shared::ids::{GroupId, OrgId, PairId};
 use postern_shared::position::Revision;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::domain::State;
@@ -29,7 +31,7 @@ use crate::http::paging::PageRequest;
 
 /// The routes under `/api/v1`.
 pub(crate) fn routes(app: &App) -> Router<App> {
-    let authenticated = Router::new()
+    let authenticated = OpenApiRouter::new()
         .merge(account::routes())
         .merge(pairs::routes())
         .merge(groups::routes())
@@ -38,7 +40,12 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(stream::routes())
         .merge(agents::routes())
         .route_layer(from_fn_with_state(app.clone(), auth::authenticate));
-    authenticated.merge(agents::enrolment_routes())
+    let documented = OpenApiRouter::with_openapi(document::beginning())
+        .merge(authenticated)
+        .merge(agents::enrolment_routes())
+        .merge(document::routes());
+    let (router, generated) = documented.split_for_parts();
+    router.layer(Extension(document::complete(generated)))
 }
 
 /// Finds a pair by its id or its number in the org. Another org's pair is as unknown as any.

@@ -3,16 +3,20 @@
 use std::net::IpAddr;
 use std::ops::Bound;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
 use postern_shared::ids::{GroupId, PairId};
+use postern_shared::openapi::label;
 use postern_shared::time::{Timestamp, Ttl};
 use postern_shared::token::{Token, TokenKind};
-use serde::Serialize;
+use postern_shared::wire::v1::Envelope;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::{Holder, PairsRead, PairsWrite};
+use super::document::{IfMatch, Paging, PairPath, nullable_email};
 use super::fields::Fields;
 use super::refusal::refused;
 use super::{behind, expected, pair_id, version};
@@ -21,7 +25,7 @@ use crate::domain::{Command, Email, Pair, PairEdit, PairRow, State as Orgs};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct PairView<'a> {
     id: PairId,
     number: u64,
@@ -37,15 +41,16 @@ struct PairView<'a> {
     created_at: Timestamp,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct AddressView {
+    #[schema(value_type = String)]
     address: IpAddr,
     reported_at: Timestamp,
     expires_at: Timestamp,
 }
 
 /// A new pair with its secrets, which are never told again.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct NewPair<'a> {
     #[serde(flatten)]
     pair: PairView<'a>,
@@ -55,12 +60,79 @@ struct NewPair<'a> {
     server_url: String,
 }
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/pairs", get(list).post(create))
-        .route("/pairs/{id}", get(show).patch(edit).delete(delete))
+/// A pair with its new bookmark, which is never told again.
+#[derive(Serialize, ToSchema)]
+struct NewBookmark<'a> {
+    #[serde(flatten)]
+    pair: PairView<'a>,
+    bookmark: &'a str,
+    bookmark_url: String,
 }
 
+/// A pair with its new server key, which is never told again.
+#[derive(Serialize, ToSchema)]
+struct NewServerKey<'a> {
+    #[serde(flatten)]
+    pair: PairView<'a>,
+    server_key: &'a str,
+    server_url: String,
+}
+
+/// What a new pair is made of.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+struct PairToCreate {
+    #[schema(schema_with = label)]
+    name: String,
+    #[schema(schema_with = nullable_email)]
+    contact_email: Option<String>,
+    /// Seconds that a reported address counts; as the operator configured unless given.
+    #[schema(nullable = false)]
+    ttl: Option<Ttl>,
+    /// Whether a plain GET of the predecessor's URL reports, too.
+    #[schema(nullable = false)]
+    reports_by_get: Option<bool>,
+}
+
+/// What to change of a pair.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+struct PairToEdit {
+    #[schema(schema_with = label, required = false)]
+    name: Option<String>,
+    #[schema(schema_with = nullable_email, required = false)]
+    contact_email: Option<String>,
+    /// Seconds that a reported address counts.
+    #[schema(nullable = false)]
+    ttl: Option<Ttl>,
+    /// Whether a plain GET of the predecessor's URL reports, too.
+    #[schema(nullable = false)]
+    reports_by_get: Option<bool>,
+}
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, edit, delete))
+        .routes(routes!(rotate_bookmark))
+        .routes(routes!(rotate_server_key))
+}
+
+/// Lists the pairs, in the order of their numbers.
+#[utoipa::path(
+    get, path = "/pairs", operation_id = "listPairs", tag = "pairs",
+    params(Paging),
+    security(("key" = ["pairs.read"])),
+    responses((status = 200, description = "A page of pairs", body = Envelope<Vec<PairView<'static>>>)),
+)]
 async fn list(
     State(app): State<App>,
     holder: Holder<PairsRead>,
@@ -77,6 +149,13 @@ async fn list(
     Ok(Answer::page(&views, next))
 }
 
+/// Makes a pair and tells its secrets, once.
+#[utoipa::path(
+    post, path = "/pairs", operation_id = "createPair", tag = "pairs",
+    request_body = PairToCreate,
+    security(("key" = ["pairs.write"])),
+    responses((status = 201, description = "The new pair with its secrets", body = Envelope<NewPair<'static>>, headers(("Location" = String, description = "The path of the new object"), ("ETag" = String, description = "The version of the object")))),
+)]
 async fn create(
     State(app): State<App>,
     holder: Holder<PairsWrite>,
@@ -122,6 +201,13 @@ async fn create(
     Ok(Answer::created(&format!("/api/v1/pairs/{id}"), &new).with_etag(&etag))
 }
 
+/// Shows a pair and where it is.
+#[utoipa::path(
+    get, path = "/pairs/{id}", operation_id = "getPair", tag = "pairs",
+    params(PairPath),
+    security(("key" = ["pairs.read"])),
+    responses((status = 200, description = "The pair", body = Envelope<PairView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
 async fn show(
     State(app): State<App>,
     holder: Holder<PairsRead>,
@@ -132,6 +218,14 @@ async fn show(
     answer(&app, &state, id)
 }
 
+/// Edits a pair; what is left out stays.
+#[utoipa::path(
+    patch, path = "/pairs/{id}", operation_id = "editPair", tag = "pairs",
+    params(PairPath, IfMatch),
+    request_body = PairToEdit,
+    security(("key" = ["pairs.write"])),
+    responses((status = 200, description = "The pair as it is since", body = Envelope<PairView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
 async fn edit(
     State(app): State<App>,
     holder: Holder<PairsWrite>,
@@ -154,6 +248,13 @@ async fn edit(
     answer(&app, &app.engine().state(), pair)
 }
 
+/// Deletes a pair: its secrets die and its address closes at once; its name stays in the audit.
+#[utoipa::path(
+    delete, path = "/pairs/{id}", operation_id = "deletePair", tag = "pairs",
+    params(PairPath, IfMatch),
+    security(("key" = ["pairs.write"])),
+    responses((status = 204, description = "The pair is gone")),
+)]
 async fn delete(
     State(app): State<App>,
     holder: Holder<PairsWrite>,
@@ -164,6 +265,69 @@ async fn delete(
     let command = Command::DeletePair { org: holder.org, pair, expected };
     app.engine().submit(holder.order(command)).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a pair another bookmark and tells it, once.
+///
+/// The old bookmark dies at once, and the address on file closes: whoever held the old one may have
+/// chosen it.
+#[utoipa::path(
+    post, path = "/pairs/{id}/bookmark", operation_id = "rotateBookmark", tag = "pairs",
+    params(PairPath, IfMatch),
+    security(("key" = ["pairs.write"])),
+    responses((status = 200, description = "The pair with its new bookmark", body = Envelope<NewBookmark<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
+async fn rotate_bookmark(
+    State(app): State<App>,
+    holder: Holder<PairsWrite>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Answer, ApiError> {
+    let (pair, expected) = target(&app, &holder, &id, &headers)?;
+    let bookmark = app.engine().chance().token(TokenKind::Bookmark);
+    let hash = bookmark.hash();
+    let command = Command::RotateBookmark { org: holder.org, pair, hash, expected };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+
+    let state = app.engine().state();
+    let row = state.live_pair(holder.org, pair).map_err(|_| ApiError::NotFound)?;
+    let new = NewBookmark {
+        pair: view(row, app.engine().now()),
+        bookmark: bookmark.expose(),
+        bookmark_url: bookmark_url(&app, &bookmark),
+    };
+    Ok(Answer::ok(&new).with_etag(&version(pair.as_bytes(), row.revision)))
+}
+
+/// Gives a pair another server key and tells it, once.
+///
+/// The old server key dies at once. It only reads, so nothing closes.
+#[utoipa::path(
+    post, path = "/pairs/{id}/server_key", operation_id = "rotateServerKey", tag = "pairs",
+    params(PairPath, IfMatch),
+    security(("key" = ["pairs.write"])),
+    responses((status = 200, description = "The pair with its new server key", body = Envelope<NewServerKey<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
+async fn rotate_server_key(
+    State(app): State<App>,
+    holder: Holder<PairsWrite>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Answer, ApiError> {
+    let (pair, expected) = target(&app, &holder, &id, &headers)?;
+    let server_key = app.engine().chance().token(TokenKind::Server);
+    let hash = server_key.hash();
+    let command = Command::RotateServerKey { org: holder.org, pair, hash, expected };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+
+    let state = app.engine().state();
+    let row = state.live_pair(holder.org, pair).map_err(|_| ApiError::NotFound)?;
+    let new = NewServerKey {
+        pair: view(row, app.engine().now()),
+        server_key: server_key.expose(),
+        server_url: server_url(&app, &server_key),
+    };
+    Ok(Answer::ok(&new).with_etag(&version(pair.as_bytes(), row.revision)))
 }
 
 /// The pair that a change is about, and the version that it is held to.

@@ -8,13 +8,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use postern_shared::ids::{Epoch, GroupId};
@@ -25,6 +23,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::StreamExt as _;
 use tokio_stream::StreamMap;
 use tokio_stream::wrappers::WatchStream;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::auth::Reader;
 use crate::app::App;
@@ -48,12 +49,38 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// began together do not end together.
 const AGE_SECS_MAX: u64 = 2 * 60 * 60;
 
+/// Shortest wait for a right to end, so that the clocks of the plane and of its timers may differ
+/// without a busy loop.
+const RIGHTS_WAIT_MIN: Duration = Duration::from_millis(1);
+
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/stream", get(open))
+/// The query of a stream, for the API's document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "this describes what `read` reads")]
+struct StreamQuery {
+    /// A group by its id, once for each; behind an `@` what the follower has of it:
+    /// `<id>@<epoch>.<revision>.<digest>`.
+    #[param(min_items = 1, max_items = 256)]
+    group: Vec<String>,
 }
 
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(open))
+}
+
+/// Follows lists as they change, as server-sent events.
+///
+/// The events are `same`, `delta`, `snapshot` and `withdrawn`, each with an object as its data. A
+/// comment every 15 seconds says that the stream lives; it ends after some hours, and at once when
+/// the right to it does.
+#[utoipa::path(
+    get, path = "/stream", operation_id = "followGroups", tag = "lists",
+    params(StreamQuery),
+    security(("key" = ["groups.read"]), ("agent" = [])),
+    responses((status = 200, description = "The stream", body = String, content_type = "text/event-stream")),
+)]
 async fn open(
     State(app): State<App>,
     reader: Reader,
@@ -195,6 +222,16 @@ impl Follower {
 
     /// Waits for anything to do; `None` when the stream has to end.
     async fn wait(&mut self) -> Option<Woken> {
+        let rights_end = {
+            let engine = self.app.engine();
+            self.reader.counts_for(&engine.state(), engine.now())
+        };
+        let rights_end = async {
+            match rights_end {
+                Some(left) => sleep(left.max(RIGHTS_WAIT_MIN)).await,
+                None => std::future::pending().await,
+            }
+        };
         let told_to_stop = async {
             match &mut self.drain {
                 Some(drain) => drain.requested().await,
@@ -207,6 +244,7 @@ impl Follower {
             _ = self.stopped.wait_for(Option::is_some) => None,
             () = told_to_stop => None,
             () = sleep_until(self.ends_at) => None,
+            () = rights_end => Some(Woken::Access),
             Some((group, _)) = self.moved.next() => Some(Woken::Moved(group)),
             () = sleep(COMMENT_EVERY) => Some(Woken::Silence),
         }

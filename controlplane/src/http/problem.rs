@@ -138,15 +138,75 @@ pub enum ApiError {
 }
 
 /// The parts of a kind of problem that never change.
-struct Kind {
-    status: StatusCode,
-    slug: &'static str,
-    title: &'static str,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) status: StatusCode,
+    pub(crate) slug: &'static str,
+    pub(crate) title: &'static str,
 }
 
 const fn kind(status: StatusCode, slug: &'static str, title: &'static str) -> Kind {
     Kind { status, slug, title }
 }
+
+const BAD_REQUEST: Kind =
+    kind(StatusCode::BAD_REQUEST, "bad_request", "The request cannot be read");
+const INVALID: Kind =
+    kind(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is not acceptable");
+const UNAUTHORIZED: Kind = kind(StatusCode::UNAUTHORIZED, "unauthorized", "A secret is needed");
+const FORBIDDEN_ORIGIN: Kind =
+    kind(StatusCode::FORBIDDEN, "forbidden_origin", "The key does not work from here");
+const INSUFFICIENT_SCOPE: Kind =
+    kind(StatusCode::FORBIDDEN, "insufficient_scope", "The key may not do this");
+const NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "not_found", "Not found");
+const METHOD_NOT_ALLOWED: Kind =
+    kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
+const NOT_ACCEPTABLE: Kind =
+    kind(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No acceptable form");
+const REQUEST_TIMEOUT: Kind =
+    kind(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long");
+const CONFLICT: Kind = kind(StatusCode::CONFLICT, "conflict", "Conflict");
+const PRECONDITION_FAILED: Kind =
+    kind(StatusCode::PRECONDITION_FAILED, "precondition_failed", "The object changed");
+const PRECONDITION_REQUIRED: Kind =
+    kind(StatusCode::PRECONDITION_REQUIRED, "precondition_required", "A precondition is needed");
+const TOO_LARGE: Kind = kind(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too long");
+const UNSUPPORTED_MEDIA_TYPE: Kind = kind(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "unsupported_media_type",
+    "The form of the body is not known",
+);
+const RATE_LIMITED: Kind = kind(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests");
+const TOO_MANY_AT_ONCE: Kind =
+    kind(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", "Too many at once");
+const UNAVAILABLE: Kind =
+    kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available just now");
+const DISK_FULL: Kind =
+    kind(StatusCode::SERVICE_UNAVAILABLE, "disk_full", "No room left for changes");
+const INTERNAL: Kind = kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "A fault on our side");
+
+/// Every kind of problem that there is.
+pub(crate) const KINDS: &[Kind] = &[
+    BAD_REQUEST,
+    INVALID,
+    UNAUTHORIZED,
+    FORBIDDEN_ORIGIN,
+    INSUFFICIENT_SCOPE,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    NOT_ACCEPTABLE,
+    REQUEST_TIMEOUT,
+    CONFLICT,
+    PRECONDITION_FAILED,
+    PRECONDITION_REQUIRED,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    RATE_LIMITED,
+    TOO_MANY_AT_ONCE,
+    UNAVAILABLE,
+    DISK_FULL,
+    INTERNAL,
+];
 
 impl ApiError {
     /// Makes a fault on this side of any error.
@@ -199,63 +259,25 @@ impl ApiError {
     /// One arm for each variant, so that a new one does not compile without.
     fn classify(&self) -> Kind {
         match self {
-            ApiError::BadRequest { .. } => {
-                kind(StatusCode::BAD_REQUEST, "bad_request", "The request cannot be read")
-            }
-            ApiError::Invalid { .. } => {
-                kind(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is not acceptable")
-            }
-            ApiError::Unauthorized => {
-                kind(StatusCode::UNAUTHORIZED, "unauthorized", "A secret is needed")
-            }
-            ApiError::ForbiddenOrigin => {
-                kind(StatusCode::FORBIDDEN, "forbidden_origin", "The key does not work from here")
-            }
-            ApiError::InsufficientScope { .. } => {
-                kind(StatusCode::FORBIDDEN, "insufficient_scope", "The key may not do this")
-            }
-            ApiError::NotFound => kind(StatusCode::NOT_FOUND, "not_found", "Not found"),
-            ApiError::MethodNotAllowed => {
-                kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
-            }
-            ApiError::NotAcceptable { .. } => {
-                kind(StatusCode::NOT_ACCEPTABLE, "not_acceptable", "No acceptable form")
-            }
-            ApiError::RequestTimeout { .. } => {
-                kind(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long")
-            }
-            ApiError::Conflict { .. } => kind(StatusCode::CONFLICT, "conflict", "Conflict"),
-            ApiError::PreconditionFailed => {
-                kind(StatusCode::PRECONDITION_FAILED, "precondition_failed", "The object changed")
-            }
-            ApiError::PreconditionRequired => kind(
-                StatusCode::PRECONDITION_REQUIRED,
-                "precondition_required",
-                "A precondition is needed",
-            ),
-            ApiError::TooLarge { .. } => {
-                kind(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too long")
-            }
-            ApiError::UnsupportedMediaType { .. } => kind(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "The form of the body is not known",
-            ),
-            ApiError::RateLimited(_) => {
-                kind(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests")
-            }
-            ApiError::TooManyAtOnce { .. } => {
-                kind(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", "Too many at once")
-            }
-            ApiError::Unavailable { .. } => {
-                kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available just now")
-            }
-            ApiError::DiskFull { .. } => {
-                kind(StatusCode::SERVICE_UNAVAILABLE, "disk_full", "No room left for changes")
-            }
-            ApiError::Internal(_) => {
-                kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "A fault on our side")
-            }
+            ApiError::BadRequest { .. } => BAD_REQUEST,
+            ApiError::Invalid { .. } => INVALID,
+            ApiError::Unauthorized => UNAUTHORIZED,
+            ApiError::ForbiddenOrigin => FORBIDDEN_ORIGIN,
+            ApiError::InsufficientScope { .. } => INSUFFICIENT_SCOPE,
+            ApiError::NotFound => NOT_FOUND,
+            ApiError::MethodNotAllowed => METHOD_NOT_ALLOWED,
+            ApiError::NotAcceptable { .. } => NOT_ACCEPTABLE,
+            ApiError::RequestTimeout { .. } => REQUEST_TIMEOUT,
+            ApiError::Conflict { .. } => CONFLICT,
+            ApiError::PreconditionFailed => PRECONDITION_FAILED,
+            ApiError::PreconditionRequired => PRECONDITION_REQUIRED,
+            ApiError::TooLarge { .. } => TOO_LARGE,
+            ApiError::UnsupportedMediaType { .. } => UNSUPPORTED_MEDIA_TYPE,
+            ApiError::RateLimited(_) => RATE_LIMITED,
+            ApiError::TooManyAtOnce { .. } => TOO_MANY_AT_ONCE,
+            ApiError::Unavailable { .. } => UNAVAILABLE,
+            ApiError::DiskFull { .. } => DISK_FULL,
+            ApiError::Internal(_) => INTERNAL,
         }
     }
 

@@ -84,7 +84,9 @@ async fn visit(world: &World, pair: &NewPair, id: u64, addresses: &[&str]) {
     let visit = Visit { id, began: world.engine.now() };
     for address in addresses {
         let address = address.parse().unwrap();
-        world.order(Change::Report { pair: pair.id, address, visit }).await;
+        world
+            .order(Change::Report { pair: pair.id, bookmark: pair.bookmark.hash(), address, visit })
+            .await;
     }
 }
 

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use postern_controlplane::app::Settings;
+use postern_controlplane::domain::MemberKind;
 use postern_shared::scope::Scope;
 use postern_shared::time::Expiry;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+use crate::agents::enrol;
 use crate::world::{Caller, OFFICE, World, problem, settings, within};
 
 async fn data(answer: Response) -> Value {
@@ -292,4 +294,122 @@ async fn an_account_knows_itself_and_revokes_its_keys() {
     assert_eq!(caller.send(Method::DELETE, &path).await.status(), 204);
     assert_eq!(world.holder(&other, OFFICE).get("/api/v1/account").await.status(), 401);
     assert_eq!(caller.data("/api/v1/account").await["counts"]["keys"], 1);
+}
+
+#[tokio::test]
+async fn a_new_bookmark_ends_the_old_one_and_closes_its_address() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let group = world.group(org).await;
+    let pair = world.pair(org, 3_600).await;
+    let caller = world.holder(&key, OFFICE);
+    world.member(org, group, MemberKind::Pair(pair.id), Expiry::Never).await;
+    world.report(&pair, "203.0.113.66").await;
+    let before = caller.get("/api/v1/pairs/1").await.headers()["etag"].clone();
+
+    let rotated = caller.send(Method::POST, "/api/v1/pairs/1/bookmark").await;
+    assert_eq!(rotated.status(), 200);
+    assert_ne!(rotated.headers()["etag"], before);
+    let rotated = data(rotated).await;
+    assert_eq!(rotated["addresses"], json!([]));
+    let bookmark = rotated["bookmark"].as_str().unwrap();
+    assert_eq!(rotated["bookmark_url"], format!("https://plane.example/b/{bookmark}"));
+    assert_eq!(rotated.get("server_key"), None);
+    assert_eq!(caller.data("/api/v1/groups/1/ips").await["ips"], json!([]));
+    let old = format!("/b/{}", pair.bookmark.expose());
+    assert_eq!(world.at("203.0.113.66").send(Method::POST, &old).await.status(), 404);
+    world.report_by(bookmark, "203.0.113.7").await;
+    assert_eq!(caller.data("/api/v1/groups/1/ips").await["ips"], json!(["203.0.113.7"]));
+    let read = format!("/serverquery/?key={}", pair.server_key.expose());
+    assert_eq!(world.at(OFFICE).get(&read).await.status(), 200, "the server key stays");
+}
+
+#[tokio::test]
+async fn a_new_server_key_ends_the_old_one_and_closes_nothing() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let pair = world.pair(org, 3_600).await;
+    let caller = world.holder(&key, OFFICE);
+    world.report(&pair, "203.0.113.7").await;
+
+    let request = caller.request(Method::POST, "/api/v1/pairs/1/server_key");
+    let stale = within(request.header("if-match", "\"old\"").send()).await.unwrap();
+    assert_eq!(stale.status(), 412);
+    let rotated = data(caller.send(Method::POST, "/api/v1/pairs/1/server_key").await).await;
+    let url = rotated["server_url"].as_str().unwrap();
+    let path = url.strip_prefix("https://plane.example").unwrap();
+    assert!(path.ends_with(rotated["server_key"].as_str().unwrap()));
+
+    let answer = within(world.at(OFFICE).get(path).await.text()).await.unwrap();
+    assert!(answer.contains("\"203.0.113.7\""), "{answer}");
+    let old = format!("/serverquery/?key={}", pair.server_key.expose());
+    assert_eq!(world.at(OFFICE).get(&old).await.status(), 404);
+}
+
+#[tokio::test]
+async fn the_secrets_of_an_agents_own_pair_are_its_own() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let group = world.group(org).await;
+    enrol(&world, &world.invite(org, &[group]).await).await;
+    let caller = world.holder(&key, OFFICE);
+
+    for path in ["/api/v1/pairs/1/bookmark", "/api/v1/pairs/1/server_key"] {
+        let answer = caller.send(Method::POST, path).await;
+        assert_eq!(answer.status(), 409, "{path}");
+        assert!(problem(answer).await["detail"].as_str().unwrap().contains("revoke the agent"));
+    }
+}
+
+#[tokio::test]
+async fn keys_and_members_have_versions_as_well() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let group = world.group(org).await;
+    world.network(org, group, "203.0.113.0/24").await;
+    let (id, _) = world.key_with(org, &[Scope::PairsRead], &[OFFICE], Expiry::Never).await;
+    let caller = world.holder(&key, OFFICE);
+    let members = caller.data("/api/v1/groups/1/members").await;
+    let member = members[0]["id"].as_str().unwrap();
+
+    for (path, at, last) in [
+        (format!("/api/v1/account/keys/{id}"), "name", "key"),
+        (format!("/api/v1/groups/1/members/{member}"), "note", "office"),
+    ] {
+        let shown = caller.get(&path).await;
+        let version = shown.headers()["etag"].clone();
+        assert_eq!(data(shown).await[at], last);
+        let delete = async |version: &str| {
+            let request = caller.request(Method::DELETE, &path).header("if-match", version);
+            within(request.send()).await.unwrap().status().as_u16()
+        };
+        assert_eq!(delete("\"other\"").await, 412, "{path}");
+        assert_eq!(delete(version.to_str().unwrap()).await, 204, "{path}");
+    }
+    let revoked = caller.data(&format!("/api/v1/account/keys/{id}")).await;
+    assert_eq!(revoked["revoked_at"], "2026-01-01T00:00:00Z", "a revoked key is still shown");
+}
+
+#[tokio::test]
+async fn every_secret_may_ask_who_it_is() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let group = world.group(org).await;
+    let (_, key) = world.key_with(org, &[Scope::GroupsWrite], &[OFFICE], Expiry::Never).await;
+    let agent = enrol(&world, &world.invite(org, &[group]).await).await;
+
+    let told = world.holder(&key, OFFICE).data("/api/v1/whoami").await;
+    assert_eq!(told["org"]["name"], "acme");
+    assert_eq!(told["address"], OFFICE);
+    assert_eq!(told["key"]["scopes"], json!(["groups.write"]));
+    assert_eq!(told.get("agent"), None);
+    world.report_by(agent.bookmark.expose(), "203.0.113.5").await;
+    let told = world.holder(&agent.token, "203.0.113.5").data("/api/v1/whoami").await;
+    assert_eq!(told["agent"]["name"], "gatekeeper");
+    assert_eq!(told.get("key"), None);
+    assert_eq!(world.at(OFFICE).get("/api/v1/whoami").await.status(), 401);
 }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use postern_controlplane::app::Settings;
-use postern_controlplane::domain::{Command, MemberKind};
+use postern_controlplane::domain::{Command, MemberKind, PairEdit};
 use postern_controlplane::http::limit::{Budget, RateLimits};
 use postern_shared::ids::{GroupId, OrgId};
 use postern_shared::position::{Position, Revision};
 use postern_shared::scope::Scope;
-use postern_shared::time::Expiry;
+use postern_shared::time::{Expiry, Ttl};
+use postern_shared::token::TokenKind;
 use postern_shared::wire::v1::{Snapshot, StreamEvent};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,7 +21,9 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::agents::{Agent, HOST, enrol};
-use crate::world::{Events, NewPair, OFFICE, Said, World, problem, settings, unplugged, within};
+use crate::world::{
+    Events, NewPair, OFFICE, Said, World, problem, settings, start_time, unplugged, within,
+};
 
 /// An org with a group, a pair in it, and an agent that follows it from [`HOST`].
 struct Followed {
@@ -225,6 +229,107 @@ async fn whoever_loses_the_right_is_cut_off_within_a_second() {
     let since = Instant::now();
     assert_eq!(events.next().await, Said::End);
     assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn a_locked_key_follows_its_bookmark_and_is_cut_off_when_that_moves() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let group = world.group(org).await;
+    let (pair, key) = world.locked_key(org).await;
+    let status = async |address: &str| {
+        world.holder(&key, address).get("/api/v1/groups").await.status().as_u16()
+    };
+    let follow = async |address: &str| {
+        let mut events = world.holder(&key, address).stream(&[group.to_string()]).await;
+        events.event().await;
+        events
+    };
+    let ends_at_once = async |events: &mut Events| {
+        let since = Instant::now();
+        assert_eq!(events.next().await, Said::End);
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    };
+    let refused = world.holder(&key, HOST).get("/api/v1/groups").await;
+    assert_eq!(problem(refused).await["type"], "forbidden_origin", "it never reported");
+
+    // Its bookmark reports from anywhere: the lock cannot lock itself out.
+    world.report(&pair, HOST).await;
+    assert_eq!((status(HOST).await, status(OFFICE).await), (200, 403));
+    let mut events = follow(HOST).await;
+    world.report(&pair, OFFICE).await;
+    ends_at_once(&mut events).await;
+    assert_eq!((status(HOST).await, status(OFFICE).await), (403, 200));
+
+    let mut events = follow(OFFICE).await;
+    let hash = world.engine.chance().token(TokenKind::Bookmark).hash();
+    world.order(Command::RotateBookmark { org, pair: pair.id, hash, expected: None }).await;
+    ends_at_once(&mut events).await;
+    assert_eq!(status(OFFICE).await, 403);
+
+    let (pair, key) = world.locked_key(org).await;
+    world.report(&pair, OFFICE).await;
+    let mut events = world.holder(&key, OFFICE).stream(&[group.to_string()]).await;
+    events.event().await;
+    world.order(Command::DeletePair { org, pair: pair.id, expected: None }).await;
+    ends_at_once(&mut events).await;
+    assert_eq!(world.holder(&key, OFFICE).get("/api/v1/groups").await.status(), 403);
+}
+
+#[tokio::test]
+async fn a_locked_key_is_worth_nothing_a_day_after_the_last_report() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let (pair, key) = world.locked_key(org).await;
+    let status = async || world.holder(&key, HOST).get("/api/v1/pairs").await.status().as_u16();
+    world.report(&pair, HOST).await;
+
+    world.clock.advance(Duration::from_secs(24 * 60 * 60 - 1));
+    assert_eq!(status().await, 200);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(status().await, 403);
+    world.report(&pair, HOST).await;
+    assert_eq!(status().await, 200);
+}
+
+#[tokio::test]
+async fn a_stream_ends_by_itself_when_its_right_does() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let group = world.group(org).await;
+    let (pair, locked) = world.locked_key(org).await;
+    let edit = PairEdit { ttl: Ttl::from_secs(3_600).ok(), ..PairEdit::default() };
+    world.order(Command::EditPair { org, pair: pair.id, edit, expected: None }).await;
+    world.report(&pair, HOST).await;
+    let ends = world.engine.now().saturating_add(Duration::from_secs(100));
+    let (_, ending) = world.key_with(org, &[Scope::GroupsRead], &[HOST], Expiry::At(ends)).await;
+    tokio::time::pause();
+
+    for (key, ends) in [(&ending, 100), (&locked, 3_600)] {
+        let ends = start_time().saturating_add(Duration::from_secs(ends));
+        let right = ends.since(world.engine.now());
+        let path = format!("/api/v1/stream?group={group}");
+        let answer = world.router.clone().oneshot(unplugged(&path, key, HOST)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let (since, clock) = (Instant::now(), Arc::clone(&world.clock));
+        let ticking = tokio::spawn(async move {
+            const TICK: Duration = Duration::from_millis(500);
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                clock.advance(TICK);
+            }
+        });
+        let mut body = answer.into_body().into_data_stream();
+        while let Some(bytes) = body.next().await {
+            bytes.unwrap();
+        }
+        let lasted = since.elapsed();
+        ticking.abort();
+        assert!(lasted < right + Duration::from_secs(1), "{lasted:?}");
+        assert!(right <= lasted + Duration::from_secs(1), "{lasted:?}");
+    }
 }
 
 #[tokio::test]

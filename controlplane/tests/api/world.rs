@@ -28,6 +28,8 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::held::Held;
+
 /// Longest wait for what must happen.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 /// Where most callers of the tests are.
@@ -39,6 +41,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) address: SocketAddr,
     pub(crate) router: Router,
+    /// Holds every answer against the API's document.
+    pub(crate) held: Held,
     http: reqwest::Client,
     stop: watch::Sender<bool>,
 }
@@ -123,7 +127,7 @@ impl World {
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let (engine, _) = Engine::start(store, time, chance).unwrap();
         let proxies = settings.proxies.clone();
-        let router = router(App::new(engine.clone(), settings));
+        let (router, held) = Held::around(router(App::new(engine.clone(), settings)));
         let server = Server::new(router.clone(), Limits::PUBLIC, proxies);
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).unwrap();
         let address = listener.local_address().unwrap();
@@ -134,7 +138,7 @@ impl World {
             .no_proxy()
             .build()
             .unwrap();
-        World { engine, clock, address, router, http, stop }
+        World { engine, clock, address, router, held, http, stop }
     }
 
     /// Somebody without a secret.
@@ -205,6 +209,26 @@ impl World {
         (id, token)
     }
 
+    /// A key with all scopes that works only from where its own pair is.
+    pub(crate) async fn locked_key(&self, org: OrgId) -> (NewPair, Token) {
+        let chance = self.engine.chance();
+        let token = chance.token(TokenKind::Key);
+        let key = Key {
+            id: KeyId::from_random(chance.id()),
+            org,
+            name: "rover".parse().unwrap(),
+            hash: token.hash(),
+            scopes: ScopeSet::ALL,
+            origins: Vec::new(), // given by the decision
+            created_at: self.engine.now(),
+            expires: Expiry::Never,
+            revoked_at: None,
+        };
+        let (new, pair) = self.unmade_pair(org, Ttl::DEFAULT, false);
+        self.order(Command::MintLockedKey { key: Box::new(key), pair: Box::new(pair) }).await;
+        (new, token)
+    }
+
     pub(crate) async fn pair(&self, org: OrgId, ttl_secs: u64) -> NewPair {
         self.pair_with(org, ttl_secs, false).await
     }
@@ -215,25 +239,30 @@ impl World {
         ttl_secs: u64,
         reports_by_get: bool,
     ) -> NewPair {
+        let ttl = Ttl::from_secs(ttl_secs).unwrap();
+        let (new, pair) = self.unmade_pair(org, ttl, reports_by_get);
+        self.order(Command::CreatePair(pair)).await;
+        new
+    }
+
+    fn unmade_pair(&self, org: OrgId, ttl: Ttl, reports_by_get: bool) -> (NewPair, Pair) {
         let chance = self.engine.chance();
         let bookmark = chance.token(TokenKind::Bookmark);
         let server_key = chance.token(TokenKind::Server);
-        let id = PairId::from_random(chance.id());
-        self.order(Command::CreatePair(Pair {
-            id,
+        let pair = Pair {
+            id: PairId::from_random(chance.id()),
             org,
             number: 0,
             name: "laptop <b>".parse().unwrap(),
             contact_email: None,
-            ttl: Ttl::from_secs(ttl_secs).unwrap(),
+            ttl,
             bookmark: bookmark.hash(),
             server_key: server_key.hash(),
             reports_by_get,
             created_at: self.engine.now(),
             deleted_at: None,
-        }))
-        .await;
-        NewPair { id, bookmark, server_key }
+        };
+        (NewPair { id: pair.id, bookmark, server_key }, pair)
     }
 
     pub(crate) async fn group(&self, org: OrgId) -> GroupId {
@@ -305,6 +334,13 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        if !std::thread::panicking() {
+            assert_eq!(
+                self.held.faults(),
+                Vec::<String>::new(),
+                "answers that differ from the document"
+            );
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use axum::http::Uri;
 use postern_shared::format::{Format, Name, Rendering};
 use postern_shared::network::{Family, Network};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::http::ApiError;
 
@@ -24,6 +25,25 @@ pub(super) enum Form {
     File(Format),
 }
 
+/// The query of a list, for the API's document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "this describes what `Raw` reads")]
+pub(super) struct AskedQuery {
+    /// The form of the list.
+    #[param(inline)]
+    format: Option<FormName>,
+    /// Only entries of this family: 4 or 6.
+    #[param(inline)]
+    family: Option<FamilyName>,
+    /// What sets and variables are called, in the forms `nft`, `ipset` and `nginx`.
+    #[param(pattern = "^[A-Za-z][A-Za-z0-9_]{0,26}$")]
+    name: Option<String>,
+    /// The nftables table of family `inet` that the sets are in, in the form `nft`.
+    #[param(pattern = "^[A-Za-z][A-Za-z0-9_]{0,26}$")]
+    table: Option<String>,
+}
+
 /// The query as it is written: `?format=nft&family=4&table=filter&name=admins`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +57,7 @@ struct Raw {
     table: Option<Name>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum FormName {
     #[default]
@@ -51,7 +71,7 @@ enum FormName {
     Haproxy,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 enum FamilyName {
     #[serde(rename = "4")]
     V4,

@@ -6,6 +6,7 @@ use crate::time::Timestamp;
 
 /// A success: `{"data": …, "meta": …}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Envelope<T> {
     /// The answer itself.
     pub data: T,
@@ -15,6 +16,7 @@ pub struct Envelope<T> {
 
 /// What is said about an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Meta {
     /// Names this request in the daemon's log.
     pub request_id: String,
@@ -27,6 +29,7 @@ pub struct Meta {
 
 /// A failure, as `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A stable slug for the kind of problem, such as `forbidden_origin`.
     pub r#type: String,
@@ -46,6 +49,7 @@ pub struct Problem {
 
 /// One wrong field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldError {
     /// What to change.
     pub detail: String,

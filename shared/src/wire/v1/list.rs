@@ -10,6 +10,7 @@ use crate::time::{Expiry, Timestamp};
 
 /// One allowed network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// The network.
     pub cidr: Network,
@@ -19,6 +20,7 @@ pub struct Entry {
 
 /// `GET /api/v1/groups/{id}/ips`: what is allowed at `as_of`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupIps {
     /// The group.
     pub group: GroupId,
@@ -38,6 +40,7 @@ pub struct GroupIps {
 
 /// One allowed network as people and scripts see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ListedEntry {
     /// The network.
     pub cidr: Network,
@@ -52,6 +55,7 @@ pub struct ListedEntry {
 
 /// A member that an entry comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Source {
     /// What kind of member.
     pub kind: SourceKind,
@@ -63,6 +67,7 @@ pub struct Source {
 
 /// The kinds of member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
     /// A roving person, device or server.
