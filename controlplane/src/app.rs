@@ -11,6 +11,7 @@ use postern_shared::time::{Timestamp, Ttl};
 
 use crate::api::auth::LastUsed;
 use crate::api::ips::Written;
+use crate::api::once::Unanswered;
 use crate::api::stream::Seats;
 use crate::beacon::Confirmations;
 use crate::config::PublicUrl;
@@ -56,6 +57,7 @@ struct Parts {
     seats: Arc<Seats>,
     written: Written,
     spread: Spread,
+    unanswered: Unanswered,
     epoch_begun_at: AtomicU64,
 }
 
@@ -95,6 +97,7 @@ impl App {
             seats: Arc::default(),
             written: Written::default(),
             spread,
+            unanswered: Unanswered::default(),
             epoch_begun_at: AtomicU64::new(0),
         }))
     }
@@ -133,6 +136,10 @@ impl App {
 
     pub(crate) fn confirmations(&self) -> &Confirmations {
         &self.0.confirmations
+    }
+
+    pub(crate) fn unanswered(&self) -> &Unanswered {
+        &self.0.unanswered
     }
 
     pub(crate) fn seats(&self) -> &Arc<Seats> {

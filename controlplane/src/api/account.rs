@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{AccountRead, AccountWrite, Anyone, Holder};
-use super::document::{IfMatch, KeyPath, Paging};
+use super::document::{IfMatch, KeyPath, PagingById};
 use super::refusal::refused;
 use super::{behind, expected, version};
 use crate::app::App;
@@ -141,7 +141,7 @@ async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Ans
 /// Lists the API keys of the org without their secrets, revoked ones included.
 #[utoipa::path(
     get, path = "/account/keys", operation_id = "listKeys", tag = "account",
-    params(Paging),
+    params(PagingById),
     security(("key" = ["account.read"])),
     responses((status = 200, description = "A page of keys", body = Envelope<Vec<KeyView<'static>>>)),
 )]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::FromRequest as _;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use postern_shared::ids::{AgentId, EnrolmentId, GroupId, PairId};
 use postern_shared::token::TokenKind;
 use postern_shared::wire::v1::{
@@ -15,11 +15,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{AgentAccess, identify, unauthorized};
+use super::document::OnceHeader;
+use super::once::{Asked, IDEMPOTENCY_KEY, Instead, Told};
 use super::refusal::refused;
 use crate::app::App;
-use crate::domain::Rejection;
-use crate::domain::{Actor, Agent, Command, Label, Order, Pair, Secret, State as Orgs, TextError};
-use crate::engine::Refused;
+use crate::domain::{
+    Actor, Agent, Change, Command, Label, Order, Pair, Secret, State as Orgs, TextError,
+};
 use crate::http::json::StrictJson;
 use crate::http::limit::{Caller, Tier};
 use crate::http::{Answer, ApiError};
@@ -47,6 +49,7 @@ pub(super) fn enrolment_routes() -> OpenApiRouter<App> {
 /// Turns an invitation into an agent and tells its secrets, once.
 #[utoipa::path(
     post, path = "/agents/enroll", operation_id = "enrol", tag = "agents",
+    params(OnceHeader),
     request_body = EnrolRequest,
     security(("invitation" = [])),
     responses((status = 201, description = "The new agent with its secrets", body = Envelope<EnrolAnswer>, headers(("Location" = String, description = "The path of the new object")))),
@@ -55,17 +58,25 @@ async fn enrol(
     State(app): State<App>,
     ClientAddress(address): ClientAddress,
     request: Request,
-) -> Result<Answer, ApiError> {
+) -> Result<Answer, Instead> {
     let now = app.engine().now();
     let found = identify(&app, request.headers(), address, now)?;
-    let enrolment = invitation(&app, found).ok_or_else(|| unauthorized(&app, address, now))?;
-    let standing = app.limiter().take(Tier::Write, Caller::source(address), now)?;
-    let StrictJson(EnrolRequest { host, version }) = StrictJson::from_request(request, &()).await?;
+    let unauthorized = || unauthorized(&app, address, now);
+    // Whose answer was lost may ask for it again, though the invitation is used up.
+    if invitation(&app, found).is_none() && !was_used(&app, found, request.headers()) {
+        return Err(unauthorized().into());
+    }
+    let standing =
+        app.limiter().take(Tier::Write, Caller::source(address), now).map_err(ApiError::from)?;
+    let asked = Asked::<StrictJson<EnrolRequest>>::from_request(request, &app).await;
+    let Asked { attempt, body } = asked.map_err(|instead| instead.with_standing(&standing))?;
+    let enrolment = invitation(&app, found).ok_or_else(unauthorized)?;
+    let StrictJson(EnrolRequest { host, version }) = body;
     let mut errors = Vec::new();
     check_text(&host, "/host".into(), &mut errors);
     check_text(&version, "/version".into(), &mut errors);
     if !errors.is_empty() {
-        return Err(ApiError::Invalid { errors });
+        return Err(ApiError::Invalid { errors }.into());
     }
 
     let chance = app.engine().chance();
@@ -90,26 +101,34 @@ async fn enrol(
     };
     let command = Command::Enrol { enrolment, agent, token: token.hash(), pair: Box::new(pair) };
     let order = Order { actor: Actor::Enrolment(enrolment), source: Some(address), command };
-    app.engine().submit(order).await.map_err(|error| {
-        // Somebody else has used the invitation since.
-        let is_used = matches!(error, Refused::Rejected(Rejection::NotFound));
-        if is_used { unauthorized(&app, address, now) } else { refused(error) }
-    })?;
-    tracing::info!(%agent, %host, version, "an agent has enrolled");
-
-    let state = app.engine().state();
-    let row = state.agent(agent).ok_or(ApiError::NotFound)?;
-    Ok(Answer::created(
-        "/api/v1/agents/self",
-        &EnrolAnswer {
+    let tell = move |state: &Orgs, changes: &[Change]| {
+        let new = changes.iter().find_map(|change| {
+            if let Change::PutAgent(agent) = change { Some(agent) } else { None }
+        });
+        let new = new.ok_or_else(|| ApiError::internal("the order made no agent"))?;
+        let answer = EnrolAnswer {
             agent,
-            name: row.name.to_string(),
+            name: new.name.to_string(),
             token: token.expose().to_owned(),
             bookmark: bookmark.expose().to_owned(),
-            groups: groups(&state, row),
-        },
-    )
-    .with_standing(&standing))
+            groups: groups(state, new),
+        };
+        Told::created("/api/v1/agents/self".to_owned(), agent.as_bytes(), &answer)
+    };
+    let answer = attempt.carry_out(&app, order, tell).await.map_err(|error| match error {
+        // Somebody else has used the invitation since.
+        ApiError::NotFound => unauthorized(),
+        other => other,
+    })?;
+    tracing::info!(%agent, %host, version, "an agent has enrolled");
+    Ok(answer.with_standing(&standing))
+}
+
+/// Says whether a secret was an invitation, and the request names itself.
+fn was_used(app: &App, found: Secret, headers: &HeaderMap) -> bool {
+    let Secret::Enrolment(id) = found else { return false };
+    let is_used = app.engine().state().enrolment(id).is_some_and(|it| it.used_at.is_some());
+    is_used && headers.contains_key(IDEMPOTENCY_KEY)
 }
 
 /// The invitation behind a secret, if it can still be used.

@@ -157,7 +157,7 @@ pub(crate) fn unauthorized(app: &App, address: IpAddr, now: Timestamp) -> ApiErr
     ApiError::Unauthorized
 }
 
-fn bearer(headers: &HeaderMap) -> Option<Token> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
     let (line, None) = (lines.next()?, lines.next()) else { return None };
     let (scheme, secret) = line.to_str().ok()?.split_once(' ')?;

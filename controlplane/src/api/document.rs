@@ -64,7 +64,9 @@ struct Beginning;
 #[expect(dead_code, reason = "this describes a path")]
 pub(super) struct PairPath {
     /// The pair's id, or its number in the org.
-    #[param(schema_with = name)]
+    #[param(
+        pattern = "^([0-9]{1,19}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})$"
+    )]
     id: String,
 }
 
@@ -74,7 +76,9 @@ pub(super) struct PairPath {
 #[expect(dead_code, reason = "this describes a path")]
 pub(super) struct GroupPath {
     /// The group's id, or its number in the org.
-    #[param(schema_with = name)]
+    #[param(
+        pattern = "^([0-9]{1,19}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})$"
+    )]
     id: String,
 }
 
@@ -84,10 +88,14 @@ pub(super) struct GroupPath {
 #[expect(dead_code, reason = "this describes a path")]
 pub(super) struct MemberPath {
     /// The group's id, or its number in the org.
-    #[param(schema_with = name)]
+    #[param(
+        pattern = "^([0-9]{1,19}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})$"
+    )]
     id: String,
     /// The membership's id, or the id or number of the pair.
-    #[param(schema_with = name)]
+    #[param(
+        pattern = "^([0-9]{1,19}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})$"
+    )]
     member: String,
 }
 
@@ -110,7 +118,20 @@ pub(super) struct Paging {
     #[param(minimum = 1, maximum = 1_000, default = 100, nullable = false)]
     limit: Option<u64>,
     /// `meta.next_cursor` of the page before.
-    #[param(nullable = false)]
+    #[param(pattern = "^A[Q-Za-f][A-Za-z0-9_-]{10}$", nullable = false)]
+    cursor: Option<String>,
+}
+
+/// Names a page of a list that is in the order of ids.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "this describes a query")]
+pub(super) struct PagingById {
+    /// Items of the page.
+    #[param(minimum = 1, maximum = 1_000, default = 100, nullable = false)]
+    limit: Option<u64>,
+    /// `meta.next_cursor` of the page before.
+    #[param(pattern = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$", nullable = false)]
     cursor: Option<String>,
 }
 
@@ -122,8 +143,29 @@ const _: () = assert!(PAGE_LEN_MAX == 1_000 && PAGE_LEN_DEFAULT == 100, "as Pagi
 #[expect(dead_code, reason = "this describes a header field")]
 pub(super) struct IfMatch {
     /// The ETag of the version that the change is meant for; from any other it is refused.
-    #[param(rename = "If-Match", pattern = r#"^(\*|(W/)?"[!#-~]*")$"#, nullable = false)]
+    #[param(
+        rename = "If-Match",
+        min_length = 1,
+        pattern = r#"^(\*|(W/)?"[!#-~]*")$"#,
+        nullable = false
+    )]
     if_match: Option<String>,
+}
+
+/// Names a request, so that it is carried out once.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "this describes a header field")]
+pub(super) struct OnceHeader {
+    /// A name of the client's choice, such as a UUID, with or without quotes. The same request with
+    /// the same name is carried out once, and gets the same answer for 24 hours.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        pattern = r#"^("[!#-\[\]-~]{1,255}"|[!#-\[\]-~]{1,255})$"#,
+        nullable = false
+    )]
+    idempotency_key: Option<String>,
 }
 
 /// Names the version that the client has.
@@ -132,7 +174,12 @@ pub(super) struct IfMatch {
 #[expect(dead_code, reason = "this describes a header field")]
 pub(super) struct IfNoneMatch {
     /// The ETag of what the client has: when it is still that, the answer is 304.
-    #[param(rename = "If-None-Match", pattern = r#"^(\*|(W/)?"[!#-~]*")$"#, nullable = false)]
+    #[param(
+        rename = "If-None-Match",
+        min_length = 1,
+        pattern = r#"^(\*|(W/)?"[!#-~]*")$"#,
+        nullable = false
+    )]
     if_none_match: Option<String>,
 }
 
@@ -224,8 +271,27 @@ pub(super) fn complete(generated: Generated) -> Document {
     document["components"]["responses"] = responses();
     document["components"]["headers"] = headers();
     document["components"]["securitySchemes"] = security_schemes();
+    drop_unused(&mut document);
     let text = Bytes::from(serde_json::to_vec(&document).expect("it was JSON before"));
     Document { etag: EntityTag::strong(&[&text]), text }
+}
+
+/// Takes out the components that nothing refers to, until all are referred to.
+fn drop_unused(document: &mut Value) {
+    loop {
+        let text = document.to_string();
+        let mut dropped = false;
+        for kind in ["schemas", "responses"] {
+            let components = document["components"][kind].as_object_mut();
+            let Some(components) = components else { continue };
+            let before = components.len();
+            components.retain(|name, _| text.contains(&format!("\"#/components/{kind}/{name}\"")));
+            dropped |= components.len() < before;
+        }
+        if !dropped {
+            return;
+        }
+    }
 }
 
 fn is_method(name: &str) -> bool {
@@ -236,9 +302,8 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     let requirements = operation["security"].as_array();
     let is_open = requirements.is_some_and(|all| all.contains(&json!({})));
     let takes_body = operation.get("requestBody").is_some();
-    let is_held = operation["parameters"]
-        .as_array()
-        .is_some_and(|all| all.iter().any(|one| one["name"] == "If-Match"));
+    let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    let has = |name: &str| parameters.iter().any(|parameter| parameter["name"] == name);
     let mut statuses = vec![400, 429, 500, 503];
     if !is_open {
         statuses.extend([401, 403]);
@@ -246,10 +311,13 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     if path.contains('{') {
         statuses.push(404);
     }
+    if has("Idempotency-Key") {
+        statuses.extend([408, 413, 422]);
+    }
     if takes_body {
         statuses.extend([408, 413, 415, 422]);
     }
-    if is_held {
+    if has("If-Match") {
         statuses.push(412);
     }
     if method != "get" {

@@ -15,13 +15,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{GroupsRead, GroupsWrite, Holder};
-use super::document::{GroupPath, IfMatch, Paging};
+use super::document::{GroupPath, IfMatch, OnceHeader, Paging, PagingById};
 use super::fields::Fields;
 use super::members::{self, MemberView};
+use super::once::{Asked, Told};
 use super::refusal::refused;
 use super::{behind, expected, group_id, version};
 use crate::app::App;
-use crate::domain::{Command, Group, GroupEdit, GroupRow};
+use crate::domain::{Change, Command, Group, GroupEdit, GroupRow, State as Orgs};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
@@ -97,13 +98,14 @@ async fn list(
     let rest = org.groups.range((after, Bound::Unbounded));
     let rest = rest.filter_map(|(_, id)| state.group(*id));
     let (rows, next) = page.cut(rest, |last| Cursor::behind(&last.record.number.to_be_bytes()));
-    let views: Vec<GroupView<'_>> = rows.into_iter().map(|row| view(row, now)).collect();
+    let views: Vec<GroupView<'_>> = rows.into_iter().map(|row| shown(row, now)).collect();
     Ok(Answer::page(&views, next))
 }
 
 /// Makes a group.
 #[utoipa::path(
     post, path = "/groups", operation_id = "createGroup", tag = "groups",
+    params(OnceHeader),
     request_body = GroupToCreate,
     security(("key" = ["groups.write"])),
     responses((status = 201, description = "The new group", body = Envelope<GroupView<'static>>, headers(("Location" = String, description = "The path of the new object"), ("ETag" = String, description = "The version of the object")))),
@@ -111,7 +113,7 @@ async fn list(
 async fn create(
     State(app): State<App>,
     holder: Holder<GroupsWrite>,
-    mut body: Fields,
+    Asked { attempt, mut body }: Asked<Fields>,
 ) -> Result<Answer, ApiError> {
     let name = body.required("name");
     let ttl: Option<Option<Ttl>> = body.nullable("ttl");
@@ -126,20 +128,21 @@ async fn create(
         ttl: ttl.flatten(),
         created_at: app.engine().now(),
     };
-    let id = group.id;
-    app.engine().submit(holder.order(Command::CreateGroup(group))).await.map_err(refused)?;
-
-    let state = app.engine().state();
-    let row = state.group(id).ok_or(ApiError::NotFound)?;
-    let etag = version(id.as_bytes(), row.revision);
-    let view = view(row, app.engine().now());
-    Ok(Answer::created(&format!("/api/v1/groups/{id}"), &view).with_etag(&etag))
+    let tell = |_: &Orgs, changes: &[Change]| {
+        let group = changes.iter().find_map(|change| {
+            if let Change::PutGroup(group) = change { Some(group) } else { None }
+        });
+        let group = group.ok_or_else(|| ApiError::internal("the order made no group"))?;
+        let location = format!("/api/v1/groups/{}", group.id);
+        Told::created(location, group.id.as_bytes(), &view(group, 0, 0))
+    };
+    attempt.carry_out(&app, holder.order(Command::CreateGroup(group)), tell).await
 }
 
 /// Shows a group with a page of its members.
 #[utoipa::path(
     get, path = "/groups/{id}", operation_id = "getGroup", tag = "groups",
-    params(GroupPath, Paging),
+    params(GroupPath, PagingById),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "The group", body = Envelope<GroupDetail<'static>>, headers(("ETag" = String, description = "The version of the object")))),
 )]
@@ -153,7 +156,7 @@ async fn show(
     let id = group_id(&state, holder.org, &id)?;
     let row = state.group(id).ok_or(ApiError::NotFound)?;
     let (members, next) = members::page(&state, row, &page)?;
-    let detail = GroupDetail { group: view(row, app.engine().now()), members };
+    let detail = GroupDetail { group: shown(row, app.engine().now()), members };
     Ok(Answer::page(&detail, next).with_etag(&version(id.as_bytes(), row.revision)))
 }
 
@@ -182,7 +185,7 @@ async fn edit(
     let state = app.engine().state();
     let row = state.group(group).ok_or(ApiError::NotFound)?;
     let etag = version(group.as_bytes(), row.revision);
-    Ok(Answer::ok(&view(row, app.engine().now())).with_etag(&etag))
+    Ok(Answer::ok(&shown(row, app.engine().now())).with_etag(&etag))
 }
 
 /// Deletes a group with its members: what it allows closes.
@@ -217,15 +220,19 @@ fn target(
     Ok((id, expected(headers, id.as_bytes(), row.revision)?))
 }
 
-fn view(row: &GroupRow, now: Timestamp) -> GroupView<'_> {
-    let group = &row.record;
+fn view(group: &Group, members_count: usize, entries_count: usize) -> GroupView<'_> {
     GroupView {
         id: group.id,
         number: group.number,
         name: group.name.as_str(),
         ttl: group.ttl,
-        members_count: row.members.len(),
-        entries_count: row.list.len_at(now),
+        members_count,
+        entries_count,
         created_at: group.created_at,
     }
+}
+
+/// A group as it is now.
+fn shown(row: &GroupRow, now: Timestamp) -> GroupView<'_> {
+    view(&row.record, row.members.len(), row.list.len_at(now))
 }

@@ -15,12 +15,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{GroupsRead, GroupsWrite, Holder};
-use super::document::{GroupPath, IfMatch, MemberPath, Paging, pair_name};
+use super::document::{GroupPath, IfMatch, MemberPath, OnceHeader, PagingById, pair_name};
 use super::fields::{Fields, PairName};
+use super::once::{Asked, Told};
 use super::refusal::refused;
 use super::{behind, expected, group_id, pair_id, version};
 use crate::app::App;
-use crate::domain::{Command, GroupRow, Label, Member, MemberKind, Row, State as Orgs};
+use crate::domain::{Change, Command, GroupRow, Label, Member, MemberKind, Row, State as Orgs};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
@@ -105,7 +106,7 @@ pub(super) fn page<'a>(
 /// Lists the members of a group, in the order of their ids.
 #[utoipa::path(
     get, path = "/groups/{id}/members", operation_id = "listMembers", tag = "members",
-    params(GroupPath, Paging),
+    params(GroupPath, PagingById),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "A page of members", body = Envelope<Vec<MemberView<'static>>>)),
 )]
@@ -125,7 +126,7 @@ async fn list(
 /// Adds a pair, or a fixed network with what it is.
 #[utoipa::path(
     post, path = "/groups/{id}/members", operation_id = "addMember", tag = "members",
-    params(GroupPath),
+    params(OnceHeader, GroupPath),
     request_body = MemberToAdd,
     security(("key" = ["groups.write"])),
     responses((status = 201, description = "The new member", body = Envelope<MemberView<'static>>, headers(("Location" = String, description = "The path of the new object"), ("ETag" = String, description = "The version of the object")))),
@@ -134,7 +135,7 @@ async fn add(
     State(app): State<App>,
     holder: Holder<GroupsWrite>,
     Path(id): Path<String>,
-    body: Fields,
+    Asked { attempt, body }: Asked<Fields>,
 ) -> Result<Answer, ApiError> {
     let group = group_id(&app.engine().state(), holder.org, &id)?;
     let (kind, expires) = read(&app, &holder, body)?;
@@ -146,15 +147,13 @@ async fn add(
         expires,
         added_at: app.engine().now(),
     };
-    let id = member.id;
-    app.engine().submit(holder.order(Command::AddMember(member))).await.map_err(refused)?;
-
-    let state = app.engine().state();
-    let row = state.group(group).and_then(|row| row.members.get(&id)).ok_or(ApiError::NotFound)?;
-    let view = view(&state, &row.record).ok_or(ApiError::NotFound)?;
-    let etag = version(id.as_bytes(), row.revision);
-    let location = format!("/api/v1/groups/{group}/members/{id}");
-    Ok(Answer::created(&location, &view).with_etag(&etag))
+    let new = member.clone();
+    let tell = move |state: &Orgs, _: &[Change]| {
+        let location = format!("/api/v1/groups/{}/members/{}", new.group, new.id);
+        let view = view(state, &new).ok_or(ApiError::NotFound)?;
+        Told::created(location, new.id.as_bytes(), &view)
+    };
+    attempt.carry_out(&app, holder.order(Command::AddMember(member)), tell).await
 }
 
 /// Shows a member.

@@ -8,6 +8,7 @@ mod fields;
 mod groups;
 pub(crate) mod ips;
 mod members;
+pub(crate) mod once;
 mod pairs;
 pub(crate) mod prefer;
 pub(crate) mod refusal;

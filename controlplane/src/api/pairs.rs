@@ -16,12 +16,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{Holder, PairsRead, PairsWrite};
-use super::document::{IfMatch, Paging, PairPath, nullable_email};
+use super::document::{IfMatch, OnceHeader, Paging, PairPath, nullable_email};
 use super::fields::Fields;
+use super::once::{Asked, Nothing, Told};
 use super::refusal::refused;
 use super::{behind, expected, pair_id, version};
 use crate::app::App;
-use crate::domain::{Command, Email, Pair, PairEdit, PairRow, State as Orgs};
+use crate::domain::{Change, Command, Email, Pair, PairEdit, PairRow, State as Orgs};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
@@ -145,13 +146,14 @@ async fn list(
     let rest = org.pairs.range((after, Bound::Unbounded));
     let rest = rest.filter_map(|(_, id)| state.pair(*id).filter(|row| row.is_live()));
     let (rows, next) = page.cut(rest, |last| Cursor::behind(&last.record.number.to_be_bytes()));
-    let views: Vec<PairView<'_>> = rows.into_iter().map(|row| view(row, now)).collect();
+    let views: Vec<PairView<'_>> = rows.into_iter().map(|row| shown(row, now)).collect();
     Ok(Answer::page(&views, next))
 }
 
 /// Makes a pair and tells its secrets, once.
 #[utoipa::path(
     post, path = "/pairs", operation_id = "createPair", tag = "pairs",
+    params(OnceHeader),
     request_body = PairToCreate,
     security(("key" = ["pairs.write"])),
     responses((status = 201, description = "The new pair with its secrets", body = Envelope<NewPair<'static>>, headers(("Location" = String, description = "The path of the new object"), ("ETag" = String, description = "The version of the object")))),
@@ -159,7 +161,7 @@ async fn list(
 async fn create(
     State(app): State<App>,
     holder: Holder<PairsWrite>,
-    mut body: Fields,
+    Asked { attempt, mut body }: Asked<Fields>,
 ) -> Result<Answer, ApiError> {
     let name = body.required("name");
     let contact_email: Option<Option<Email>> = body.nullable("contact_email");
@@ -184,21 +186,19 @@ async fn create(
         created_at: app.engine().now(),
         deleted_at: None,
     };
-    let id = pair.id;
-    app.engine().submit(holder.order(Command::CreatePair(pair))).await.map_err(refused)?;
-
-    let state = app.engine().state();
-    let row = state.live_pair(holder.org, id).map_err(|_| ApiError::NotFound)?;
     let (bookmark_url, server_url) = (bookmark_url(&app, &bookmark), server_url(&app, &server_key));
-    let new = NewPair {
-        pair: view(row, app.engine().now()),
-        bookmark: bookmark.expose(),
-        bookmark_url,
-        server_key: server_key.expose(),
-        server_url,
+    let tell = move |_: &Orgs, changes: &[Change]| {
+        let pair = changed(changes)?;
+        let new = NewPair {
+            pair: view(pair, Whereabouts::NOWHERE),
+            bookmark: bookmark.expose(),
+            bookmark_url: bookmark_url.clone(),
+            server_key: server_key.expose(),
+            server_url: server_url.clone(),
+        };
+        Told::created(format!("/api/v1/pairs/{}", pair.id), pair.id.as_bytes(), &new)
     };
-    let etag = version(id.as_bytes(), row.revision);
-    Ok(Answer::created(&format!("/api/v1/pairs/{id}"), &new).with_etag(&etag))
+    attempt.carry_out(&app, holder.order(Command::CreatePair(pair)), tell).await
 }
 
 /// Shows a pair and where it is.
@@ -273,7 +273,7 @@ async fn delete(
 /// chosen it.
 #[utoipa::path(
     post, path = "/pairs/{id}/bookmark", operation_id = "rotateBookmark", tag = "pairs",
-    params(PairPath, IfMatch),
+    params(OnceHeader, PairPath, IfMatch),
     security(("key" = ["pairs.write"])),
     responses((status = 200, description = "The pair with its new bookmark", body = Envelope<NewBookmark<'static>>, headers(("ETag" = String, description = "The version of the object")))),
 )]
@@ -282,21 +282,23 @@ async fn rotate_bookmark(
     holder: Holder<PairsWrite>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    Asked { attempt, body: Nothing }: Asked<Nothing>,
 ) -> Result<Answer, ApiError> {
     let (pair, expected) = target(&app, &holder, &id, &headers)?;
     let bookmark = app.engine().chance().token(TokenKind::Bookmark);
-    let hash = bookmark.hash();
-    let command = Command::RotateBookmark { org: holder.org, pair, hash, expected };
-    app.engine().submit(holder.order(command)).await.map_err(refused)?;
-
-    let state = app.engine().state();
-    let row = state.live_pair(holder.org, pair).map_err(|_| ApiError::NotFound)?;
-    let new = NewBookmark {
-        pair: view(row, app.engine().now()),
-        bookmark: bookmark.expose(),
-        bookmark_url: bookmark_url(&app, &bookmark),
+    let (url, hash) = (bookmark_url(&app, &bookmark), bookmark.hash());
+    let tell = move |state: &Orgs, changes: &[Change]| {
+        let whereabouts = Whereabouts::of(row(state, pair)?);
+        let whereabouts = Whereabouts { addresses: Vec::new(), ..whereabouts };
+        let new = NewBookmark {
+            pair: view(changed(changes)?, whereabouts),
+            bookmark: bookmark.expose(),
+            bookmark_url: url.clone(),
+        };
+        Told::ok(pair.as_bytes(), &new)
     };
-    Ok(Answer::ok(&new).with_etag(&version(pair.as_bytes(), row.revision)))
+    let command = Command::RotateBookmark { org: holder.org, pair, hash, expected };
+    attempt.carry_out(&app, holder.order(command), tell).await
 }
 
 /// Gives a pair another server key and tells it, once.
@@ -304,7 +306,7 @@ async fn rotate_bookmark(
 /// The old server key dies at once. It only reads, so nothing closes.
 #[utoipa::path(
     post, path = "/pairs/{id}/server_key", operation_id = "rotateServerKey", tag = "pairs",
-    params(PairPath, IfMatch),
+    params(OnceHeader, PairPath, IfMatch),
     security(("key" = ["pairs.write"])),
     responses((status = 200, description = "The pair with its new server key", body = Envelope<NewServerKey<'static>>, headers(("ETag" = String, description = "The version of the object")))),
 )]
@@ -313,21 +315,21 @@ async fn rotate_server_key(
     holder: Holder<PairsWrite>,
     Path(id): Path<String>,
     headers: HeaderMap,
+    Asked { attempt, body: Nothing }: Asked<Nothing>,
 ) -> Result<Answer, ApiError> {
     let (pair, expected) = target(&app, &holder, &id, &headers)?;
     let server_key = app.engine().chance().token(TokenKind::Server);
-    let hash = server_key.hash();
-    let command = Command::RotateServerKey { org: holder.org, pair, hash, expected };
-    app.engine().submit(holder.order(command)).await.map_err(refused)?;
-
-    let state = app.engine().state();
-    let row = state.live_pair(holder.org, pair).map_err(|_| ApiError::NotFound)?;
-    let new = NewServerKey {
-        pair: view(row, app.engine().now()),
-        server_key: server_key.expose(),
-        server_url: server_url(&app, &server_key),
+    let (url, hash, now) = (server_url(&app, &server_key), server_key.hash(), app.engine().now());
+    let tell = move |state: &Orgs, changes: &[Change]| {
+        let new = NewServerKey {
+            pair: view(changed(changes)?, Whereabouts::of(row(state, pair)?).at(now)),
+            server_key: server_key.expose(),
+            server_url: url.clone(),
+        };
+        Told::ok(pair.as_bytes(), &new)
     };
-    Ok(Answer::ok(&new).with_etag(&version(pair.as_bytes(), row.revision)))
+    let command = Command::RotateServerKey { org: holder.org, pair, hash, expected };
+    attempt.carry_out(&app, holder.order(command), tell).await
 }
 
 /// The pair that a change is about, and the version that it is held to.
@@ -344,19 +346,46 @@ fn target(
 }
 
 fn answer(app: &App, state: &Orgs, id: PairId) -> Result<Answer, ApiError> {
-    let row = state.pair(id).filter(|row| row.is_live()).ok_or(ApiError::NotFound)?;
+    let row = row(state, id)?;
     let etag = version(id.as_bytes(), row.revision);
-    Ok(Answer::ok(&view(row, app.engine().now())).with_etag(&etag))
+    Ok(Answer::ok(&shown(row, app.engine().now())).with_etag(&etag))
 }
 
-fn view(row: &PairRow, now: Timestamp) -> PairView<'_> {
-    let pair = &row.record;
-    let spots = row.report.into_iter().flat_map(|report| report.networks());
-    let addresses = spots.map(|(network, reported_at)| AddressView {
-        address: network.address(),
-        reported_at,
-        expires_at: reported_at.saturating_add(pair.ttl.as_duration()),
-    });
+/// Where a pair is, and what it belongs to.
+struct Whereabouts {
+    addresses: Vec<AddressView>,
+    last_seen_at: Option<Timestamp>,
+    groups: Vec<GroupId>,
+}
+
+impl Whereabouts {
+    const NOWHERE: Whereabouts =
+        Whereabouts { addresses: Vec::new(), last_seen_at: None, groups: Vec::new() };
+
+    fn of(row: &PairRow) -> Whereabouts {
+        let ttl = row.record.ttl.as_duration();
+        let spots = row.report.into_iter().flat_map(|report| report.networks());
+        let addresses = spots.map(|(network, reported_at)| AddressView {
+            address: network.address(),
+            reported_at,
+            expires_at: reported_at.saturating_add(ttl),
+        });
+        Whereabouts {
+            addresses: addresses.collect(),
+            last_seen_at: row.last_seen(),
+            groups: row.memberships.keys().copied().collect(),
+        }
+    }
+
+    /// Without what is stale at `now`.
+    fn at(mut self, now: Timestamp) -> Whereabouts {
+        self.addresses.retain(|spot| now < spot.expires_at);
+        self
+    }
+}
+
+fn view(pair: &Pair, whereabouts: Whereabouts) -> PairView<'_> {
+    let Whereabouts { addresses, last_seen_at, groups } = whereabouts;
     PairView {
         id: pair.id,
         number: pair.number,
@@ -364,11 +393,28 @@ fn view(row: &PairRow, now: Timestamp) -> PairView<'_> {
         contact_email: pair.contact_email.as_ref().map(Email::as_str),
         ttl: pair.ttl,
         reports_by_get: pair.reports_by_get,
-        addresses: addresses.filter(|spot| now < spot.expires_at).collect(),
-        last_seen_at: row.last_seen(),
-        groups: row.memberships.keys().copied().collect(),
+        addresses,
+        last_seen_at,
+        groups,
         created_at: pair.created_at,
     }
+}
+
+/// A pair as it is now.
+fn shown(row: &PairRow, now: Timestamp) -> PairView<'_> {
+    view(&row.record, Whereabouts::of(row).at(now))
+}
+
+/// The pair that an order makes or changes.
+fn changed(changes: &[Change]) -> Result<&Pair, ApiError> {
+    let pair = changes
+        .iter()
+        .find_map(|change| if let Change::PutPair(pair) = change { Some(pair) } else { None });
+    pair.ok_or_else(|| ApiError::internal("the order changed no pair"))
+}
+
+fn row(state: &Orgs, id: PairId) -> Result<&PairRow, ApiError> {
+    state.pair(id).filter(|row| row.is_live()).ok_or(ApiError::NotFound)
 }
 
 fn bookmark_url(app: &App, bookmark: &Token) -> String {

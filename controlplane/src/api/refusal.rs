@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::Rejection;
+use crate::domain::{REPLAYS_BY_ORG_MAX, Rejection};
 use crate::engine::Refused;
 use crate::http::ApiError;
 
@@ -31,6 +31,13 @@ fn rejected(rejection: Rejection) -> ApiError {
         Rejection::Invalid { field, reason } => ApiError::field(format!("/{field}"), reason),
         Rejection::Conflict(detail) => ApiError::Conflict { detail: detail.to_owned() },
         Rejection::Changed => ApiError::PreconditionFailed,
+        // Looked up before it was asked for; then another process was faster.
+        Rejection::Repeated => ApiError::IdempotencyKeyInUse,
+        Rejection::TooManyKept { retry_after } => ApiError::TooManyAtOnce {
+            what: "answers kept for an `Idempotency-Key`",
+            max: REPLAYS_BY_ORG_MAX,
+            retry_after,
+        },
         limit @ Rejection::Limit { .. } => ApiError::Conflict { detail: limit.to_string() },
     }
 }

@@ -8,6 +8,7 @@ use super::group::{Group, Member};
 use super::key::Key;
 use super::org::{Org, User};
 use super::pair::{Pair, Report};
+use super::replay::{Replay, ReplayId};
 
 /// One step: a record as it is from now on, or its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,4 +29,6 @@ pub enum Change {
     Record(AuditRecord),
     /// The pair is nowhere from now on.
     DeleteReport(PairId),
+    PutReplay(Replay),
+    DeleteReplay(ReplayId),
 }

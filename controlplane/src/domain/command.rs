@@ -206,7 +206,7 @@ fn create_org(state: &State, org: &Org, admin: &User) -> Result<Decision, Reject
 
 impl State {
     /// The org whose records a command is about, as far as it exists.
-    fn org_of(&self, command: &Command) -> Option<OrgId> {
+    pub(crate) fn org_of(&self, command: &Command) -> Option<OrgId> {
         Some(match command {
             Command::CreateOrg { org, .. } => org.id,
             Command::MintKey(key) => key.org,

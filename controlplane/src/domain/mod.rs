@@ -15,6 +15,7 @@ mod org;
 mod pair;
 mod receipt;
 mod rejection;
+mod replay;
 mod resolve;
 mod state;
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub use org::{Org, Role, User};
 pub use pair::{Pair, PairEdit, Report, Spot, Visit};
 pub use receipt::{AgentReport, Board};
 pub use rejection::Rejection;
+pub(crate) use replay::REPLAYS_BY_ORG_MAX;
+pub use replay::{Once, Replay, ReplayId};
 pub use resolve::{ListChange, Resolved, Touched};
 pub use state::{AgentRow, GroupRow, OrgRow, PairRow, Row, Secret, State};
 pub(crate) use text::acts;

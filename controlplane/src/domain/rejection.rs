@@ -1,5 +1,7 @@
 //! Why an order is refused, in words that say what to change.
 
+use std::time::Duration;
+
 /// Why an order is refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -27,5 +29,14 @@ pub enum Rejection {
         what: &'static str,
         /// The limit.
         max: usize,
+    },
+    /// A request of this name was carried out already: its answer is kept.
+    #[error("the request was carried out already")]
+    Repeated,
+    /// There is no room to keep the answer to one more request that has a name.
+    #[error("too many answers are kept for requests with an `Idempotency-Key`")]
+    TooManyKept {
+        /// When one of them is forgotten.
+        retry_after: Duration,
     },
 }

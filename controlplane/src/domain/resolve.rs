@@ -85,6 +85,8 @@ impl State {
             }
             Change::Record(_) => {} // lives in the store alone
             Change::DeleteReport(pair) => self.delete_report(*pair, touched),
+            Change::PutReplay(replay) => self.put_replay(replay, revision),
+            Change::DeleteReplay(id) => self.delete_replay(*id),
         }
     }
 
@@ -348,6 +350,7 @@ impl OrgRow {
             groups: BTreeMap::new(),
             agents: BTreeSet::new(),
             enrolments: BTreeSet::new(),
+            replays: 0,
         }
     }
 }

@@ -17,6 +17,7 @@ use super::key::Key;
 use super::org::{Org, User};
 use super::pair::{Pair, Report};
 use super::rejection::Rejection;
+use super::replay::{Replay, ReplayId};
 
 /// The state of all orgs. The store is its durable form.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct State {
     pub(super) agents: BTreeMap<AgentId, AgentRow>,
     pub(super) enrolments: BTreeMap<EnrolmentId, Row<Enrolment>>,
     pub(super) secrets: BTreeMap<TokenHash, Secret>,
+    pub(super) replays: BTreeMap<ReplayId, Row<Replay>>,
+    pub(super) replays_by_end: BTreeSet<(Timestamp, ReplayId)>,
 }
 
 /// A record with the revision of the commit that last wrote it.
@@ -61,6 +64,8 @@ pub struct OrgRow {
     pub agents: BTreeSet<AgentId>,
     /// Its invitations, used ones included.
     pub enrolments: BTreeSet<EnrolmentId>,
+    /// How many answers to requests are kept for it.
+    pub replays: usize,
 }
 
 /// A pair, where it is, and what it belongs to.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::records::{ChainLink, RecordError};
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::domain::{Board, Order, Rejection, State};
+use crate::domain::{Board, Change, Once, Order, Rejection, State};
 use crate::feed::Feed;
 use crate::store::{Store, StoreError};
 
@@ -91,8 +91,20 @@ pub enum StartError {
     Thread(#[source] std::io::Error),
 }
 
+/// Makes the answer of an order from what was decided, before that is durable: so the answer can be
+/// made durable along with it. Called by the writer, once for each time that the order is decided.
+pub type Tell = Box<dyn Fn(&State, &[Change]) -> Vec<u8> + Send>;
+
+/// How an order is to be answered.
+struct Telling {
+    /// The name of the request, where its answer is to be kept.
+    once: Option<Once>,
+    tell: Tell,
+    told: Arc<Mutex<Vec<u8>>>,
+}
+
 enum Job {
-    Order(Box<Order>, oneshot::Sender<Result<Done, Refused>>),
+    Order(Box<Order>, Option<Telling>, oneshot::Sender<Result<Done, Refused>>),
     Pass(oneshot::Sender<()>),
     ReplaceEpoch { held: Epoch, done: oneshot::Sender<()> },
     Stop,
@@ -128,10 +140,31 @@ impl Engine {
 
     /// Has an order carried out, and answers when it is durable and visible.
     pub async fn submit(&self, order: Order) -> Result<Done, Refused> {
+        self.enqueue(order, None).await
+    }
+
+    /// Has an order carried out, and answers with what `tell` made of it. With `once` that is kept
+    /// in the transaction of the change itself, for whoever asks again.
+    pub async fn submit_told(
+        &self,
+        order: Order,
+        once: Option<Once>,
+        tell: Tell,
+    ) -> Result<(Done, Vec<u8>), Refused> {
+        let told = Arc::new(Mutex::default());
+        let telling = Telling { once, tell, told: Arc::clone(&told) };
+        let done = self.enqueue(order, Some(telling)).await?;
+        let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((done, told))
+    }
+
+    async fn enqueue(&self, order: Order, telling: Option<Telling>) -> Result<Done, Refused> {
         let (answer, answered) = oneshot::channel();
-        self.jobs.try_send(Job::Order(Box::new(order), answer)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::Busy,
-            mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+        self.jobs.try_send(Job::Order(Box::new(order), telling, answer)).map_err(|error| {
+            match error {
+                mpsc::error::TrySendError::Full(_) => Refused::Busy,
+                mpsc::error::TrySendError::Closed(_) => Refused::Stopped,
+            }
         })?;
         answered.await.unwrap_or(Err(Refused::Stopped))
     }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    Agent, AuditRecord, Change, Enrolment, Group, Key as ApiKey, Member, Org, Pair, Report, State,
-    Touched, User,
+    Agent, AuditRecord, Change, Enrolment, Group, Key as ApiKey, Member, Org, Pair, Replay,
+    ReplayId, Report, State, Touched, User,
 };
 use crate::store::{
     CodecError, Item, Key, Operation, Order, Precondition, Record, Scan, Store, StoreError, Table,
@@ -51,7 +51,7 @@ macro_rules! versioned {
     )*};
 }
 
-versioned!(Org User ApiKey Pair Report Group Member Agent Enrolment AuditRecord ChainLink);
+versioned!(Org User ApiKey Pair Report Group Member Agent Enrolment AuditRecord ChainLink Replay);
 
 /// The writer's chain has this lane in its keys, so that a store with other writers has room for
 /// theirs.
@@ -82,7 +82,8 @@ impl ChainLink {
     }
 }
 
-/// Loads every record; answers the state, the members whose group is gone, and the chain's end.
+/// Loads every record; answers the state, the records that nobody needs any more (members whose
+/// group is gone, answers whose time is over), and the chain's end.
 pub(super) fn load(
     store: &dyn Store,
     now: Timestamp,
@@ -96,9 +97,14 @@ pub(super) fn load(
     for table in ORDER {
         for record in loaded.remove(table).unwrap_or_default() {
             let change = read(&record).map_err(|source| unreadable(record.key.clone(), source))?;
-            if let Change::PutMember(member) = &change
-                && state.group(member.group).is_none()
-            {
+            let is_orphan = if let Change::PutMember(member) = &change {
+                state.group(member.group).is_none()
+            } else if let Change::PutReplay(replay) = &change {
+                replay.ends_at <= now
+            } else {
+                false
+            };
+            if is_orphan {
                 orphans.push(record.key);
             } else {
                 state.apply(&change, record.revision, &mut touched);
@@ -121,6 +127,7 @@ const ORDER: &[Table] = &[
     Table::Keys,
     Table::Agents,
     Table::Enrolments,
+    Table::Replays,
 ];
 
 fn unreadable(key: Key, source: RecordError) -> StoreError {
@@ -153,6 +160,7 @@ fn read(record: &Record) -> Result<Change, RecordError> {
         Table::Members => Change::PutMember(decode(bytes)?),
         Table::Agents => Change::PutAgent(decode(bytes)?),
         Table::Enrolments => Change::PutEnrolment(decode(bytes)?),
+        Table::Replays => Change::PutReplay(decode(bytes)?),
         other @ (Table::Counters
         | Table::Unique
         | Table::Audit
@@ -242,8 +250,19 @@ fn operation(state: &State, change: &Change) -> (Operation, Option<Revision>) {
             Operation::Delete(Key::new(Table::Reports, *pair.as_bytes())),
             state.pair(*pair).filter(|row| row.report.is_some()).map(|row| row.report_revision),
         ),
+        Change::PutReplay(replay) => (
+            Operation::Put(replay_key(replay.id), encode(replay)),
+            state.replay_row(replay.id).map(|row| row.revision),
+        ),
+        Change::DeleteReplay(id) => {
+            (Operation::Delete(replay_key(*id)), state.replay_row(*id).map(|row| row.revision))
+        }
         Change::Record(_) => unreachable!("audit records get their place in `item`"),
     }
+}
+
+pub(super) fn replay_key(id: ReplayId) -> Key {
+    Key::new(Table::Replays, id.0)
 }
 
 fn member_revision(state: &State, group: GroupId, member: MemberId) -> Option<Revision> {

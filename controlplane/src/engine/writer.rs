@@ -1,5 +1,6 @@
 //! The writer's thread.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use postern_shared::error::chain;
@@ -8,9 +9,11 @@ use postern_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::records::{self, ChainLink, member_key};
-use super::{Done, Hub, Job, Refused, Stopped};
-use crate::domain::{Change, Footprint, Order, Rejection, State, Touched, decide};
+use super::records::{self, ChainLink, member_key, replay_key};
+use super::{Done, Hub, Job, Refused, Stopped, Telling};
+use crate::domain::{
+    Change, Footprint, Order, RecordKey, Rejection, ReplayId, State, Touched, decide,
+};
 use crate::store::{Committed, Item, Key, Operation, Purpose, Store, StoreError};
 
 /// Most orders in one commit. Two operations an order is the rule; what is left of the store's
@@ -26,6 +29,8 @@ const ANSWERED_COMMITS_MAX: usize = 64;
 
 type Answer = oneshot::Sender<Result<Done, Refused>>;
 type Answers = Vec<(Answer, Result<Done, Refused>)>;
+/// An order, how to tell what became of it, and to whom.
+type Waiting = (Order, Option<Telling>, Answer);
 
 pub(super) struct Writer {
     store: Box<dyn Store>,
@@ -34,7 +39,7 @@ pub(super) struct Writer {
     orphans: Vec<Key>,
     link: Option<ChainLink>,
     /// Orders that conflicted with the batch before.
-    deferred: Vec<(Order, Answer)>,
+    deferred: Vec<Waiting>,
     /// Where answers are handed out, if there is a runtime to do it.
     clerk: Option<mpsc::Sender<Answers>>,
 }
@@ -93,7 +98,7 @@ impl Writer {
         &mut self,
         queue: &mut mpsc::Receiver<Job>,
         is_stopping: &mut bool,
-    ) -> Result<Vec<(Order, Answer)>, StoreError> {
+    ) -> Result<Vec<Waiting>, StoreError> {
         let mut orders = std::mem::take(&mut self.deferred);
         let taken_max = orders.len() + ORDERS_MAX;
         let mut job = if orders.is_empty() && !*is_stopping {
@@ -103,10 +108,10 @@ impl Writer {
         };
         while let Some(taken) = job {
             match taken {
-                Job::Order(_, answer) if DEFERRED_MAX <= orders.len() => {
+                Job::Order(_, _, answer) if DEFERRED_MAX <= orders.len() => {
                     drop(answer.send(Err(Refused::Busy)));
                 }
-                Job::Order(order, answer) => orders.push((*order, answer)),
+                Job::Order(order, telling, answer) => orders.push((*order, telling, answer)),
                 // Whoever asked may have left.
                 Job::Pass(done) => drop(done.send(())),
                 Job::ReplaceEpoch { held, done } => {
@@ -119,11 +124,11 @@ impl Writer {
             let is_full = taken_max <= orders.len();
             job = if is_full { None } else { queue.try_recv().ok() };
         }
-        orders.sort_by_key(|(order, _)| !order.command.closes());
+        orders.sort_by_key(|(order, ..)| !order.command.closes());
         Ok(orders)
     }
 
-    fn carry_out(&mut self, orders: Vec<(Order, Answer)>) -> Result<(), StoreError> {
+    fn carry_out(&mut self, orders: Vec<Waiting>) -> Result<(), StoreError> {
         let now = self.hub.clock.now();
         let mut batch = Batch { closes_only: true, ..Batch::default() };
         let has_room = match self.store.check_room() {
@@ -133,12 +138,12 @@ impl Writer {
         };
         let hub = Arc::clone(&self.hub);
         let state = hub.state.read().unwrap_or_else(PoisonError::into_inner);
-        for (order, answer) in orders {
+        for (order, telling, answer) in orders {
             if !has_room && !order.command.closes() {
                 drop(answer.send(Err(Refused::DiskFull)));
                 continue;
             }
-            self.decide_into(&mut batch, &state, (order, answer), now);
+            self.decide_into(&mut batch, &state, (order, telling, answer), now);
         }
         drop(state);
         if batch.items.is_empty() {
@@ -152,15 +157,15 @@ impl Writer {
         &mut self,
         batch: &mut Batch,
         state: &State,
-        (order, answer): (Order, Answer),
+        (order, telling, answer): Waiting,
         now: Timestamp,
     ) {
-        let footprint = state.footprint(&order.command);
+        let footprint = footprint(state, &order, telling.as_ref());
         if batch.footprint.conflicts_with(&footprint) {
-            self.deferred.push((order, answer));
+            self.deferred.push((order, telling, answer));
             return;
         }
-        let changes = match decide(state, &order, now) {
+        let changes = match decide_and_tell(state, &order, telling.as_ref(), now) {
             Ok(changes) if changes.is_empty() => {
                 drop(answer.send(Ok(Done { revision: self.store.revision(), at: now })));
                 return;
@@ -184,7 +189,7 @@ impl Writer {
                 let limit = Rejection::Conflict("the change is too large for one commit");
                 drop(answer.send(Err(Refused::Rejected(limit))));
             } else {
-                self.deferred.push((order, answer));
+                self.deferred.push((order, telling, answer));
             }
             return;
         }
@@ -201,8 +206,9 @@ impl Writer {
         batch.items.push(link.item());
         let room = self.store.limits().operations_max.saturating_sub(batch.operations + 1);
         let cleaned = self.orphans.len().min(ORPHANS_MAX).min(room);
-        if 0 < cleaned {
-            let keys = self.orphans.drain(..cleaned);
+        let ended = self.ended_replays(&batch, now, room - cleaned);
+        if 0 < cleaned + ended.len() {
+            let keys = self.orphans.drain(..cleaned).chain(ended.iter().copied().map(replay_key));
             let operations = keys.map(Operation::Delete).collect();
             batch.items.push(Item { preconditions: Vec::new(), operations });
         }
@@ -222,7 +228,32 @@ impl Writer {
         metrics::counter!("postern_orders_committed_total").increment(orders as u64);
         self.link = Some(link);
         self.apply(batch.decided, &committed, now);
+        self.forget(&ended, &committed);
         Ok(())
+    }
+
+    /// The answers that need not be kept any more, as far as the batch keeps no other under the
+    /// same name.
+    fn ended_replays(&self, batch: &Batch, now: Timestamp, room: usize) -> Vec<ReplayId> {
+        let changes = batch.decided.iter().flat_map(|(changes, _)| changes);
+        let kept = changes.filter_map(|change| {
+            if let Change::PutReplay(replay) = change { Some(replay.id) } else { None }
+        });
+        let kept: BTreeSet<ReplayId> = kept.collect();
+        let state = self.hub.state.read().unwrap_or_else(PoisonError::into_inner);
+        let ended = state.ended_replays(now).filter(|id| !kept.contains(id));
+        ended.take(room.min(ORPHANS_MAX)).collect()
+    }
+
+    fn forget(&self, ended: &[ReplayId], committed: &Committed) {
+        if ended.is_empty() {
+            return;
+        }
+        let mut state = self.hub.state.write().unwrap_or_else(PoisonError::into_inner);
+        for id in ended {
+            let change = Change::DeleteReplay(*id);
+            state.apply(&change, committed.revision, &mut Touched::default());
+        }
     }
 
     /// Applies what is durable, publishes it, then answers.
@@ -322,6 +353,36 @@ fn clerk() -> Option<mpsc::Sender<Answers>> {
 
 /// Room for the chain's link: 32 bytes for each order, and its head.
 const LINK_BYTES_MAX: usize = 64 + 32 * 2 * ORDERS_MAX;
+
+/// What an order reads and writes; one whose answer is kept counts among its org's.
+fn footprint(state: &State, order: &Order, telling: Option<&Telling>) -> Footprint {
+    let mut footprint = state.footprint(&order.command);
+    if telling.is_some_and(|telling| telling.once.is_some()) {
+        footprint.writes.extend(state.org_of(&order.command).map(RecordKey::Org));
+    }
+    footprint
+}
+
+/// Decides an order and makes its answer, which is one of the changes where it is to be kept.
+fn decide_and_tell(
+    state: &State,
+    order: &Order,
+    telling: Option<&Telling>,
+    now: Timestamp,
+) -> Result<Vec<Change>, Rejection> {
+    let Some(Telling { once, tell, told }) = telling else { return decide(state, order, now) };
+    let org = state.org_of(&order.command).ok_or(Rejection::NotFound)?;
+    if let Some(once) = once {
+        state.may_begin(org, once, now)?;
+    }
+    let mut changes = decide(state, order, now)?;
+    let answer = tell(state, &changes);
+    if let Some(once) = once {
+        changes.push(Change::PutReplay(once.answered(org, answer.clone(), now)));
+    }
+    *told.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    Ok(changes)
+}
 
 fn records_in(changes: &[Change]) -> usize {
     changes.iter().filter(|change| matches!(change, Change::Record(_))).count()

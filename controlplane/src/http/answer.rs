@@ -49,6 +49,15 @@ impl Answer {
         Answer { next, ..Answer::new(StatusCode::OK, data) }
     }
 
+    /// Answers with data that was written as JSON before.
+    pub(crate) fn written(status: StatusCode, location: Option<&str>, data: Vec<u8>) -> Answer {
+        let mut headers = HeaderMap::new();
+        if let Some(location) = location.and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(LOCATION, location);
+        }
+        Answer { status, data: Ok(data.into()), next: None, headers }
+    }
+
     /// Names the version of the object in the header `ETag`.
     #[must_use]
     pub fn with_etag(mut self, etag: &EntityTag) -> Answer {

@@ -79,6 +79,14 @@ pub enum ApiError {
         detail: String,
     },
 
+    /// A request with the same `Idempotency-Key` is being carried out.
+    #[error("a request with this `Idempotency-Key` is being carried out; ask again for its answer")]
+    IdempotencyKeyInUse,
+
+    /// The `Idempotency-Key` was used for another request.
+    #[error("this `Idempotency-Key` was used for another request; give each request its own")]
+    IdempotencyKeyReused,
+
     /// The object changed since the client read it.
     #[error("the object has changed; read it again and send its new ETag in `If-Match`")]
     PreconditionFailed,
@@ -166,6 +174,13 @@ const NOT_ACCEPTABLE: Kind =
 const REQUEST_TIMEOUT: Kind =
     kind(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request took too long");
 const CONFLICT: Kind = kind(StatusCode::CONFLICT, "conflict", "Conflict");
+const IDEMPOTENCY_KEY_IN_USE: Kind =
+    kind(StatusCode::CONFLICT, "idempotency_key_in_use", "The request is being carried out");
+const IDEMPOTENCY_KEY_REUSED: Kind = kind(
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "idempotency_key_reused",
+    "The key was used for another request",
+);
 const PRECONDITION_FAILED: Kind =
     kind(StatusCode::PRECONDITION_FAILED, "precondition_failed", "The object changed");
 const PRECONDITION_REQUIRED: Kind =
@@ -197,6 +212,8 @@ pub(crate) const KINDS: &[Kind] = &[
     NOT_ACCEPTABLE,
     REQUEST_TIMEOUT,
     CONFLICT,
+    IDEMPOTENCY_KEY_IN_USE,
+    IDEMPOTENCY_KEY_REUSED,
     PRECONDITION_FAILED,
     PRECONDITION_REQUIRED,
     TOO_LARGE,
@@ -269,6 +286,8 @@ impl ApiError {
             ApiError::NotAcceptable { .. } => NOT_ACCEPTABLE,
             ApiError::RequestTimeout { .. } => REQUEST_TIMEOUT,
             ApiError::Conflict { .. } => CONFLICT,
+            ApiError::IdempotencyKeyInUse => IDEMPOTENCY_KEY_IN_USE,
+            ApiError::IdempotencyKeyReused => IDEMPOTENCY_KEY_REUSED,
             ApiError::PreconditionFailed => PRECONDITION_FAILED,
             ApiError::PreconditionRequired => PRECONDITION_REQUIRED,
             ApiError::TooLarge { .. } => TOO_LARGE,
@@ -293,6 +312,9 @@ impl ApiError {
                 headers.insert(RETRY_AFTER, exhausted.retry_after_secs().into());
                 exhausted.standing.write(&mut headers);
             }
+            ApiError::IdempotencyKeyInUse => {
+                headers.insert(RETRY_AFTER, whole_secs(Duration::ZERO).into());
+            }
             ApiError::TooManyAtOnce { retry_after, .. }
             | ApiError::Unavailable { retry_after, .. }
             | ApiError::DiskFull { retry_after } => {
@@ -307,6 +329,7 @@ impl ApiError {
             | ApiError::NotAcceptable { .. }
             | ApiError::RequestTimeout { .. }
             | ApiError::Conflict { .. }
+            | ApiError::IdempotencyKeyReused
             | ApiError::PreconditionFailed
             | ApiError::PreconditionRequired
             | ApiError::TooLarge { .. }

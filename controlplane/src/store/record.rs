@@ -57,6 +57,8 @@ tables! {
     Chain = 13, "chain";
     /// Settings of the whole plane.
     Settings = 14, "settings";
+    /// Answers to requests that have a name, to be given again.
+    Replays = 20, "replays";
 }
 
 impl Table {

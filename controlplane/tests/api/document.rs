@@ -51,6 +51,15 @@ async fn every_operation_has_a_name_of_its_own_and_says_what_can_happen() {
         assert!(described["summary"].is_string(), "{case}");
         assert!(described["security"].is_array(), "{case}: who may");
         assert!(operation(&document, &method, &path).is_some(), "{case}");
+        for parameter in described["parameters"].as_array().into_iter().flatten() {
+            let is_said = parameter["description"].is_string();
+            assert!(is_said, "{case}: {} says nothing", parameter["name"]);
+            assert_eq!(
+                parameter["required"],
+                parameter["in"] == "path" || path == "/stream",
+                "{case}"
+            );
+        }
         for (status, response) in described["responses"].as_object().unwrap() {
             let response = resolve(&document, response);
             assert_ne!(response["description"], "", "{case} {status}");

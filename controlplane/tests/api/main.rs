@@ -12,6 +12,7 @@ mod forms;
 mod held;
 mod lists;
 mod objects;
+mod once;
 mod paths;
 mod streams;
 mod world;

@@ -8,4 +8,5 @@ mod commands;
 mod crash;
 mod init;
 mod life;
+mod once;
 mod plane;
