@@ -21,6 +21,9 @@ RUNNER = CARGO_TARGET_$$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNE
 
 PREFIX ?= /usr/local
 
+# Those of the examples; the ones in .ci/ are all of that folder.
+SCRIPTS = examples/noc/postern-feed examples/ufw/postern-ufw
+
 .PHONY: help demo test check bench install
 
 help: ## Lists the targets
@@ -45,7 +48,7 @@ check: ## Runs formatter, lints, documentation, dependency, script and unit chec
 	cargo deny --offline --all-features check --hide-inclusion-graph bans licenses sources
 	.ci/units
 	.ci/documents
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/*; else echo 'shellcheck is not installed: scripts not checked'; fi
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/* $(SCRIPTS); else echo 'shellcheck is not installed: scripts not checked'; fi
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
 	@.ci/prerequisites build netns
