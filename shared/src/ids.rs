@@ -27,6 +27,11 @@ macro_rules! ids {
                 $name(uuid::Builder::from_random_bytes(bytes).into_uuid())
             }
 
+            /// The id with exactly these bytes, of one that is known already.
+            pub const fn from_bytes(bytes: [u8; 16]) -> $name {
+                $name(Uuid::from_bytes(bytes))
+            }
+
             /// The 16 bytes of the id.
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()

@@ -58,7 +58,7 @@ impl CommitShape {
             at,
             actor: Actor::Pair(pair),
             source: Some(address.into()),
-            event: Event::PairReported { pair, ipv4: Some(address), ipv6: None, moved: true },
+            event: Event::PairReported { pair, ipv4: report.ipv4, ipv6: None, moved: true },
         };
         CommitShape {
             changes: 1,
@@ -71,7 +71,7 @@ impl CommitShape {
 
 const KEY_BYTES: usize = 16;
 const AUDIT_KEY_BYTES: usize = 30;
-const HASH_BYTES: usize = 32;
+const HASH_BYTES: usize = 16 + 32;
 
 /// Commits of the same shape to redb alone, for `span`; answers changes per second.
 pub(crate) fn redb_alone(folder: &Path, shape: CommitShape, span: Duration) -> anyhow::Result<f64> {

@@ -76,7 +76,12 @@ pub(super) fn invite(
     if INVITATIONS_MAX <= open.filter(is_open).count() {
         return Err(Rejection::Limit { what: "open invitations of an org", max: INVITATIONS_MAX });
     }
-    let event = Event::AgentInvited { enrolment: enrolment.id, name: enrolment.name.clone() };
+    let event = Event::AgentInvited {
+        enrolment: enrolment.id,
+        name: enrolment.name.clone(),
+        groups: enrolment.groups.clone(),
+        expires_at: enrolment.expires_at,
+    };
     Ok(Decision::new(event, [Change::PutEnrolment(enrolment.clone())]))
 }
 
@@ -107,10 +112,15 @@ pub(super) fn enrol(
         enrolled_at: now,
         revoked_at: None,
     };
+    let event = Event::AgentEnrolled {
+        agent,
+        pair: own.id,
+        name: invitation.name.clone(),
+        groups: enrolled.groups.clone(),
+    };
     let mut changes = created.changes;
     changes.push(Change::PutEnrolment(Enrolment { used_at: Some(now), ..invitation.clone() }));
     changes.push(Change::PutAgent(enrolled));
-    let event = Event::AgentEnrolled { agent, pair: own.id, name: invitation.name.clone() };
     Ok(Decision::new(event, changes))
 }
 
@@ -138,7 +148,7 @@ pub(super) fn revoke(
     let agent = live(state, org, id)?;
     let mut changes = pair::delete_changes(state, agent.pair, now);
     changes.push(Change::PutAgent(Agent { revoked_at: Some(now), ..agent.clone() }));
-    let event = Event::AgentRevoked { agent: id, name: agent.name.clone() };
+    let event = Event::AgentRevoked { agent: id, name: agent.name.clone(), pair: agent.pair };
     Ok(Decision::new(event, changes))
 }
 

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use postern_shared::ids::{AgentId, EnrolmentId, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
+use postern_shared::network::Network;
 use postern_shared::scope::ScopeSet;
-use postern_shared::time::{Timestamp, Ttl};
+use postern_shared::time::{Expiry, Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
+use super::group::MemberKind;
 use super::key::Origin;
+use super::pair::Spot;
 use super::text::{Email, Label};
 
 /// One thing that happened. Written in the transaction of the change itself, never altered.
@@ -28,6 +31,7 @@ pub struct AuditRecord {
 
 /// Who did something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Actor {
     /// The operator, on the control plane's host.
     Operator,
@@ -39,50 +43,114 @@ pub enum Actor {
     Agent(AgentId),
     /// The holder of an invitation.
     Enrolment(EnrolmentId),
+    /// Nobody that is known.
+    Unknown,
+}
+
+/// Why a request was refused, as far as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The secret is unknown, revoked or expired.
+    WrongSecret,
+    /// The secret counts, but not from that address.
+    ForbiddenOrigin,
+    /// The key lacks a scope.
+    InsufficientScope,
+    /// A budget of requests was used up.
+    RateLimited,
+}
+
+/// Where a pair is, and how long that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// How long an address counts after its report.
+    pub ttl: Ttl,
+    /// Its IPv4 address.
+    pub ipv4: Option<Spot<Ipv4Addr>>,
+    /// Its IPv6 address.
+    pub ipv6: Option<Spot<Ipv6Addr>>,
 }
 
 /// What happened. Names are kept as they were at the time.
 ///
-/// Stored by position: new variants and fields go to the end.
+/// Stored by position: new variants go to the end, and a variant's fields stay as they are. Shown
+/// by name. What a group allowed at any time can be worked out from these alone
+/// ([`History`](super::History)), so each carries all that such a replay needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the records' own, named as there")]
 pub enum Event {
     /// An org began, with its first admin.
     OrgCreated { org: OrgId, name: Label, admin: UserId, email: Email },
     /// An API key was minted.
-    KeyMinted { key: KeyId, name: Label, scopes: ScopeSet, origins: Vec<Origin> },
+    KeyMinted { key: KeyId, name: Label, scopes: ScopeSet, origins: Vec<Origin>, expires: Expiry },
     /// An API key was revoked.
     KeyRevoked { key: KeyId, name: Label },
     /// A pair was made.
-    PairCreated { pair: PairId, number: u64, name: Label },
-    /// A pair was edited; name and lifetime as they are since.
-    PairEdited { pair: PairId, name: Label, ttl: Ttl },
+    PairCreated { pair: PairId, number: u64, name: Label, ttl: Ttl },
+    /// A pair was edited; everything as it is since.
+    PairEdited {
+        pair: PairId,
+        name: Label,
+        ttl: Ttl,
+        contact_email: Option<Email>,
+        reports_by_get: bool,
+    },
     /// A pair was deleted, and its secrets with it.
     PairDeleted { pair: PairId, name: Label },
     /// A pair reported; the addresses as they are since.
-    PairReported { pair: PairId, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>, moved: bool },
+    PairReported {
+        pair: PairId,
+        ipv4: Option<Spot<Ipv4Addr>>,
+        ipv6: Option<Spot<Ipv6Addr>>,
+        moved: bool,
+    },
     /// A group was made.
-    GroupCreated { group: GroupId, number: u64, name: Label },
+    GroupCreated { group: GroupId, number: u64, name: Label, ttl: Option<Ttl> },
     /// A group was edited; name and lifetime as they are since.
     GroupEdited { group: GroupId, name: Label, ttl: Option<Ttl> },
     /// A group was deleted.
     GroupDeleted { group: GroupId, name: Label },
-    /// A member was added to a group.
-    MemberAdded { group: GroupId, member: MemberId, name: Label },
+    /// A member was added to a group; of a pair with where it was then.
+    MemberAdded {
+        group: GroupId,
+        member: MemberId,
+        name: Label,
+        kind: MemberKind,
+        expires: Expiry,
+        whereabouts: Option<Whereabouts>,
+    },
     /// A member was taken out of a group.
-    MemberRemoved { group: GroupId, member: MemberId, name: Option<Label> },
+    MemberRemoved { group: GroupId, member: MemberId, name: Option<Label>, kind: MemberKind },
     /// An agent was invited.
-    AgentInvited { enrolment: EnrolmentId, name: Label },
+    AgentInvited {
+        enrolment: EnrolmentId,
+        name: Label,
+        groups: BTreeSet<GroupId>,
+        expires_at: Timestamp,
+    },
     /// An agent enrolled.
-    AgentEnrolled { agent: AgentId, pair: PairId, name: Label },
+    AgentEnrolled { agent: AgentId, pair: PairId, name: Label, groups: BTreeSet<GroupId> },
     /// An agent was given other groups.
     AgentRegrouped { agent: AgentId, groups: BTreeSet<GroupId> },
     /// An agent was revoked, and its pair deleted.
-    AgentRevoked { agent: AgentId, name: Label },
+    AgentRevoked { agent: AgentId, name: Label, pair: PairId },
     /// A host said that a list is not in force.
     ReceiptFailed { agent: AgentId, target: Label, group: GroupId, detail: String },
     /// A pair was given another bookmark; what the old one reported closed.
     BookmarkRotated { pair: PairId, name: Label },
     /// A pair was given another server key.
     ServerKeyRotated { pair: PairId, name: Label },
+    /// Requests of the actor were refused, so often since; the record's address is the last one's.
+    RequestsRefused { refusal: Refusal, count: u32, since: Timestamp },
+}
+
+impl Whereabouts {
+    /// The addresses, each as a network of one with the time of its report.
+    pub fn networks(&self) -> impl Iterator<Item = (Network, Timestamp)> + use<> {
+        let v4 = self.ipv4.map(|spot| (Network::host(spot.address.into()), spot.at));
+        let v6 = self.ipv6.map(|spot| (Network::host(spot.address.into()), spot.at));
+        v4.into_iter().chain(v6)
+    }
 }

@@ -108,8 +108,7 @@ pub(super) fn report(
     let addresses = |report: &Report| {
         (report.ipv4.map(|spot| spot.address), report.ipv6.map(|spot| spot.address))
     };
-    let (ipv4, ipv6) = addresses(&next);
-    let moved = before.is_none_or(|before| addresses(before) != (ipv4, ipv6));
-    let event = Event::PairReported { pair, ipv4, ipv6, moved };
+    let moved = before.is_none_or(|before| addresses(before) != addresses(&next));
+    let event = Event::PairReported { pair, ipv4: next.ipv4, ipv6: next.ipv6, moved };
     Ok(Decision::new(event, [Change::PutReport(next)]))
 }

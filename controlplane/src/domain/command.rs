@@ -9,10 +9,10 @@ use postern_shared::time::Timestamp;
 use postern_shared::token::TokenHash;
 
 use super::agent::{self, Enrolment};
-use super::audit::{Actor, AuditRecord, Event};
+use super::audit::{Actor, AuditRecord, Event, Refusal};
 use super::beacon;
 use super::change::Change;
-use super::group::{self, Group, GroupEdit, Member};
+use super::group::{self, Group, GroupEdit, Member, MemberKind};
 use super::key::{self, Key};
 use super::org::{Org, User};
 use super::pair::{self, Pair, PairEdit, Visit};
@@ -77,6 +77,8 @@ pub enum Command {
     RotateServerKey { org: OrgId, pair: PairId, hash: TokenHash, expected: Option<Revision> },
     /// Makes a pair, and mints an API key that works only from where that pair is.
     MintLockedKey { key: Box<Key>, pair: Box<Pair> },
+    /// Notes how often requests were refused; those of nobody known are of no org.
+    NoteRefusals { org: OrgId, refusal: Refusal, count: u32, since: Timestamp },
 }
 
 /// What a command reads and writes. Two commands conflict when one writes what the other reads
@@ -186,6 +188,10 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
             pair::rotate_server_key(state, *org, *pair, *hash, *expected)
         }
         Command::MintLockedKey { key, pair } => key::mint_locked(state, key, pair),
+        Command::NoteRefusals { refusal, count, since, .. } => Ok(Decision::new(
+            Event::RequestsRefused { refusal: *refusal, count: *count, since: *since },
+            [],
+        )),
     }
 }
 
@@ -224,7 +230,8 @@ impl State {
             | Command::SetAgentGroups { org, .. }
             | Command::RevokeAgent { org, .. }
             | Command::RotateBookmark { org, .. }
-            | Command::RotateServerKey { org, .. } => *org,
+            | Command::RotateServerKey { org, .. }
+            | Command::NoteRefusals { org, .. } => *org,
             Command::Enrol { enrolment, .. } => self.enrolment(*enrolment)?.org,
             Command::Report { pair, .. } => self.pair(*pair)?.record.org,
             Command::NoteFailedReceipt { agent, .. } => self.agent(*agent)?.org,
@@ -240,7 +247,7 @@ impl State {
             Command::Report { pair, .. } => {
                 footprint.writes.insert(RecordKey::Pair(*pair));
             }
-            Command::NoteFailedReceipt { .. } => {
+            Command::NoteFailedReceipt { .. } | Command::NoteRefusals { .. } => {
                 footprint.reads.insert(RecordKey::Org(org));
             }
             Command::EditPair { pair, .. }
@@ -248,6 +255,13 @@ impl State {
             | Command::RotateBookmark { pair, .. }
             | Command::RotateServerKey { pair, .. } => {
                 footprint.writes.extend([RecordKey::Org(org), RecordKey::Pair(*pair)]);
+            }
+            // The record of it says where the pair is.
+            Command::AddMember(member) => {
+                footprint.writes.insert(RecordKey::Org(org));
+                if let MemberKind::Pair(pair) = member.kind {
+                    footprint.reads.insert(RecordKey::Pair(pair));
+                }
             }
             Command::RevokeAgent { agent, .. } => {
                 footprint.writes.insert(RecordKey::Org(org));
@@ -261,7 +275,6 @@ impl State {
             | Command::CreateGroup(_)
             | Command::EditGroup { .. }
             | Command::DeleteGroup { .. }
-            | Command::AddMember(_)
             | Command::RemoveMember { .. }
             | Command::InviteAgent(_)
             | Command::Enrol { .. }
@@ -298,7 +311,8 @@ impl Command {
             | Command::SetAgentGroups { .. }
             | Command::Report { .. }
             | Command::NoteFailedReceipt { .. }
-            | Command::MintLockedKey { .. } => false,
+            | Command::MintLockedKey { .. }
+            | Command::NoteRefusals { .. } => false,
         }
     }
 }

@@ -7,6 +7,7 @@ use postern_shared::time::{Expiry, Timestamp, Ttl};
 use postern_shared::wire::v1::{Source, SourceKind};
 use serde::{Deserialize, Serialize};
 
+use super::audit::Whereabouts;
 use super::command::Decision;
 use super::rejection::Rejection;
 use super::state::{GroupRow, State};
@@ -49,6 +50,7 @@ pub struct Member {
 
 /// Who or what can be a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MemberKind {
     /// Wherever a pair is.
     Pair(PairId),
@@ -86,6 +88,14 @@ impl State {
         }
     }
 
+    /// Where a pair is that is to be a member; a fixed network is where it says.
+    fn whereabouts(&self, kind: &MemberKind) -> Option<Whereabouts> {
+        let MemberKind::Pair(pair) = kind else { return None };
+        let row = self.pair(*pair)?;
+        let (ipv4, ipv6) = row.report.map_or((None, None), |report| (report.ipv4, report.ipv6));
+        Some(Whereabouts { ttl: row.record.ttl, ipv4, ipv6 })
+    }
+
     /// The members that a network of a group's list comes from, in the order of their ids.
     pub fn sources(&self, group: &GroupRow, network: Network) -> Vec<Source> {
         let members = group.sources.get(&network).into_iter().flatten();
@@ -109,7 +119,8 @@ pub(super) fn create(state: &State, group: &Group) -> Result<Decision, Rejection
     let number = org.record.groups_numbered + 1;
     let numbered = Group { number, ..group.clone() };
     let counted = super::Org { groups_numbered: number, ..org.record.clone() };
-    let event = Event::GroupCreated { group: group.id, number, name: group.name.clone() };
+    let event =
+        Event::GroupCreated { group: group.id, number, name: group.name.clone(), ttl: group.ttl };
     Ok(Decision::new(event, [Change::PutOrg(counted), Change::PutGroup(numbered)]))
 }
 
@@ -179,7 +190,14 @@ pub(super) fn add_member(state: &State, member: &Member) -> Result<Decision, Rej
             note.clone()
         }
     };
-    let event = Event::MemberAdded { group: member.group, member: member.id, name };
+    let event = Event::MemberAdded {
+        group: member.group,
+        member: member.id,
+        name,
+        kind: member.kind.clone(),
+        expires: member.expires,
+        whereabouts: state.whereabouts(&member.kind),
+    };
     Ok(Decision::new(event, [Change::PutMember(member.clone())]))
 }
 
@@ -192,6 +210,6 @@ pub(super) fn remove_member(
     let row = state.group_of(org, group)?;
     let record = &row.members.get(&member).ok_or(Rejection::NotFound)?.record;
     let name = state.member_name(&record.kind).cloned();
-    let event = Event::MemberRemoved { group, member, name };
+    let event = Event::MemberRemoved { group, member, name, kind: record.kind.clone() };
     Ok(Decision::new(event, [Change::DeleteMember(group, member)]))
 }

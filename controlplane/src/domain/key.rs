@@ -14,7 +14,7 @@ use super::pair::{self, Pair};
 use super::rejection::Rejection;
 use super::state::State;
 use super::text::Label;
-use super::{Change, Event};
+use super::{Actor, Change, Event};
 
 /// An API key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,7 @@ pub struct Key {
 
 /// From where a key works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// From a network.
     Network(Network),
@@ -55,6 +56,16 @@ pub enum Credential {
     Key(OrgId, KeyId),
     /// An agent.
     Agent(OrgId, AgentId),
+}
+
+impl Credential {
+    /// Its org and its holder, as the audit names them.
+    pub fn actor(self) -> (OrgId, Actor) {
+        match self {
+            Credential::Key(org, key) => (org, Actor::Key(key)),
+            Credential::Agent(org, agent) => (org, Actor::Agent(agent)),
+        }
+    }
 }
 
 /// What a credential is worth from an address at a time.
@@ -167,6 +178,7 @@ fn minted(key: Key) -> Decision {
         name: key.name.clone(),
         scopes: key.scopes,
         origins: key.origins.clone(),
+        expires: key.expires,
     };
     Decision::new(event, [Change::PutKey(key)])
 }

@@ -113,7 +113,8 @@ pub(super) fn create(state: &State, pair: &Pair) -> Result<Decision, Rejection> 
     let number = org.record.pairs_numbered + 1;
     let numbered = Pair { number, ..pair.clone() };
     let counted = super::Org { pairs_numbered: number, ..org.record.clone() };
-    let event = Event::PairCreated { pair: pair.id, number, name: pair.name.clone() };
+    let event =
+        Event::PairCreated { pair: pair.id, number, name: pair.name.clone(), ttl: pair.ttl };
     Ok(Decision::new(event, [Change::PutOrg(counted), Change::PutPair(numbered)]))
 }
 
@@ -140,7 +141,13 @@ pub(super) fn edit(
     if pair == row.record {
         return Ok(Decision::nothing());
     }
-    let event = Event::PairEdited { pair: id, name: pair.name.clone(), ttl: pair.ttl };
+    let event = Event::PairEdited {
+        pair: id,
+        name: pair.name.clone(),
+        ttl: pair.ttl,
+        contact_email: pair.contact_email.clone(),
+        reports_by_get: pair.reports_by_get,
+    };
     Ok(Decision::new(event, [Change::PutPair(pair)]))
 }
 

@@ -334,7 +334,7 @@ impl State {
 
 /// Until when an address counts that was reported `at`: of pair and group the shorter lifetime
 /// wins.
-fn deadline(at: Timestamp, pair: Ttl, group: Option<Ttl>) -> Timestamp {
+pub(super) fn deadline(at: Timestamp, pair: Ttl, group: Option<Ttl>) -> Timestamp {
     at.saturating_add(group.map_or(pair, |group| group.min(pair)).as_duration())
 }
 

@@ -1,6 +1,6 @@
 //! The rules held against a naive model, over random histories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use postern_shared::allowlist::Allowlist;
@@ -91,6 +91,7 @@ fn new_group(org: OrgId, seed: u64, ttl: Option<u64>) -> Group {
 #[derive(Default)]
 struct World {
     state: State,
+    records: Vec<AuditRecord>,
     revision: u64,
     followers: BTreeMap<GroupId, (Allowlist, Revision)>,
 }
@@ -108,6 +109,9 @@ impl World {
         self.revision += 3;
         let mut touched = Touched::default();
         for change in changes {
+            if let Change::Record(record) = change {
+                self.records.push(record.clone());
+            }
             self.state.apply(change, Revision(self.revision), &mut touched);
         }
         let resolved = self.state.resolve(touched, Revision(self.revision), now);
@@ -153,6 +157,31 @@ impl World {
             }
         }
         list.live_at(now).collect()
+    }
+
+    /// What every group allows, with its sources, as the state has it.
+    fn shown(&self, now: Timestamp) -> BTreeMap<GroupId, Vec<PastEntry>> {
+        let groups = self.state.groups.iter();
+        let entries = |group: &GroupRow| {
+            let live = group.list.live_at(now);
+            let entry = |(network, expires)| {
+                let sources = self.state.sources(group, network);
+                PastEntry { network, expires, sources }
+            };
+            live.map(entry).collect()
+        };
+        groups.map(|(id, group)| (*id, entries(group))).collect()
+    }
+
+    /// The same, as one can tell later from the audit.
+    fn remembered(&self, group: GroupId, at: Timestamp) -> Option<Past> {
+        let mut history = History::new(group, at);
+        for record in &self.records {
+            if !history.take(record) {
+                break;
+            }
+        }
+        history.finish()
     }
 
     fn check(&self, now: Timestamp) {
@@ -340,6 +369,46 @@ proptest! {
                 drop(world.run(command, now));
             }
             world.check(now);
+        }
+    }
+
+    #[test]
+    fn what_was_allowed_at_any_time_is_told_by_the_audit_alone(
+        steps in prop::collection::vec(any_step(), 1..60),
+    ) {
+        let (mut world, mut now) = (World::default(), at(0));
+        world.run(create_org(1), now).unwrap();
+        let org = OrgId::from_random(bytes(1));
+        let mut seen = BTreeMap::new();
+        // An agent whose own pair is a member, so that revoking it closes something.
+        let agent = [Step::Agent(0), Step::Agent(0), Step::Join(0, 2, None)];
+        let steps = beginning().into_iter().chain(agent).chain(steps);
+        for (n, step) in steps.enumerate() {
+            if let Step::Wait(secs) = step {
+                now = now.saturating_add(std::time::Duration::from_secs(secs));
+            }
+            if let Some(command) = command(&world, org, &step, n as u64 + 10, now) {
+                drop(world.run(command, now));
+            }
+            // Of steps at one time the last one counts.
+            seen.insert(now, world.shown(now));
+        }
+        let groups: BTreeSet<GroupId> = seen.values().flat_map(BTreeMap::keys).copied().collect();
+        for (at, shown) in &seen {
+            for group in &groups {
+                let past = world.remembered(*group, *at);
+                match shown.get(group) {
+                    Some(entries) => {
+                        let past = past.expect("the group was there");
+                        prop_assert!(!past.is_deleted);
+                        prop_assert_eq!(&past.entries, entries, "{} at {}", group, at);
+                    }
+                    None => {
+                        let is_gone = |past: Past| past.is_deleted && past.entries.is_empty();
+                        prop_assert!(past.is_none_or(is_gone));
+                    }
+                }
+            }
         }
     }
 

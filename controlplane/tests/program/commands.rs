@@ -95,7 +95,8 @@ fn tell(event: &Event) -> String {
         | Event::AgentEnrolled { .. }
         | Event::AgentRegrouped { .. }
         | Event::AgentRevoked { .. }
-        | Event::ReceiptFailed { .. }) => panic!("nobody asked for {other:?}"),
+        | Event::ReceiptFailed { .. }
+        | Event::RequestsRefused { .. }) => panic!("nobody asked for {other:?}"),
     }
 }
 

@@ -342,7 +342,7 @@ fn compare_with_audit(plane: &Plane, ledger: &Ledger) {
         match record.event {
             Event::PairReported { pair, ipv4, ipv6, moved } => {
                 assert!(moved && ipv6.is_none());
-                moves.entry(pair).or_insert_with(Vec::new).extend(ipv4);
+                moves.entry(pair).or_insert_with(Vec::new).extend(ipv4.map(|spot| spot.address));
             }
             Event::PairCreated { pair, name, .. } => {
                 names.insert(name.to_string(), pair);
@@ -373,7 +373,8 @@ fn compare_with_audit(plane: &Plane, ledger: &Ledger) {
             | Event::AgentRevoked { .. }
             | Event::ReceiptFailed { .. }
             | Event::BookmarkRotated { .. }
-            | Event::ServerKeyRotated { .. }) => panic!("nobody asked for {other:?}"),
+            | Event::ServerKeyRotated { .. }
+            | Event::RequestsRefused { .. }) => panic!("nobody asked for {other:?}"),
         }
     }
     for client in &ledger.clients {
