@@ -18,8 +18,8 @@ use postern_controlplane::domain::{
 };
 use postern_controlplane::engine::{Engine, Refused, Stopped};
 use postern_controlplane::store::{
-    Committed, Item, Limits, MemoryStore, Options, Purpose, Record, RedbStore, Scan, Sink, Store,
-    StoreError, Watch, WatchError,
+    Committed, Item, Limits, MemoryStore, Options, Purpose, Reader, Record, RedbStore, Scan, Sink,
+    Store, StoreError, Watch, WatchError,
 };
 use postern_shared::allowlist::Allowlist;
 use postern_shared::ids::{Epoch, GroupId, MemberId, OrgId, PairId, UserId};
@@ -468,6 +468,10 @@ impl Store for Troubled {
 
     fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, StoreError> {
         self.store.scan(scan)
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.store.reader()
     }
 
     fn commit(

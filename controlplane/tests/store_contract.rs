@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use postern_controlplane::store::{
@@ -98,6 +98,7 @@ contract! {
     where_nothing_changes_there_is_no_commit
     a_scan_reads_a_part_in_order
     a_scan_has_a_limit
+    a_reader_reads_on_another_thread_what_was_committed
     a_watch_sees_whole_commits_once_and_in_order
     a_watch_wakes_when_a_commit_comes
     a_watch_from_too_long_ago_says_load_again
@@ -424,6 +425,29 @@ fn a_scan_has_a_limit<B: Backend>() {
     let scan = Scan { table: Table::Audit, from, to, order, limit: usize::MAX };
 
     assert_eq!(store.scan(scan).unwrap().len(), SCAN_RECORDS_MAX);
+}
+
+fn a_reader_reads_on_another_thread_what_was_committed<B: Backend>() {
+    let mut backend = B::make(epoch(1));
+    let reader = backend.store().reader();
+    good(backend.store(), vec![put("a", "1"), put("b", "2")]);
+    let read = || {
+        let reader = Arc::clone(&reader);
+        let read = move || {
+            let snapshot = reader.snapshot().unwrap();
+            let (from, to) = (Bound::Unbounded, Bound::Unbounded);
+            let order = Order::Descending;
+            let found = snapshot.scan(Scan { table: key("a").table, from, to, order, limit: 9 });
+            found.unwrap().into_iter().map(|record| record.key).collect::<Vec<Key>>()
+        };
+        std::thread::spawn(read).join().unwrap()
+    };
+
+    let before = read();
+    good(backend.store(), vec![delete("b")]);
+
+    assert_eq!(before, [key("b"), key("a")]);
+    assert_eq!(read(), [key("a")]);
 }
 
 fn a_watch_sees_whole_commits_once_and_in_order<B: Backend>() {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs::{self, Permissions};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use postern_controlplane::store::{
-    FREE_BYTES_MIN, FreeSpace, Item, Key, OpenError, OpenFailure, Operation, Options, Purpose,
-    RESERVE_FILE_BYTES, RedbStore, Store, StoreError, Table, WITHDRAWAL_FREE_BYTES_MIN,
+    FREE_BYTES_MIN, FreeSpace, Item, Key, OpenError, OpenFailure, Operation, Options, Order,
+    Purpose, RESERVE_FILE_BYTES, ReadError, RedbStore, Scan, Snapshot, Store, StoreError, Table,
+    WITHDRAWAL_FREE_BYTES_MIN,
 };
 use postern_shared::ids::Epoch;
 use postern_shared::time::Timestamp;
@@ -46,6 +48,29 @@ fn what_was_committed_is_there_after_a_restart() {
     let expected = expected.map(|(id, revision)| (id.into(), (revision, id.into())));
     assert_eq!(found, BTreeMap::from(expected));
     assert!(second < change(&mut store, "c", Purpose::Ordinary, now).unwrap());
+}
+
+#[test]
+fn a_snapshot_stays_as_it_is_under_commits_and_readers_end_with_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path_in(&folder);
+    let mut store = create(&path);
+    change(&mut store, "a", Purpose::Ordinary, Timestamp::EPOCH).unwrap();
+    let reader = store.reader();
+    let snapshot = reader.snapshot().unwrap();
+    let count = |snapshot: &dyn Snapshot| {
+        let (from, to) = (Bound::Unbounded, Bound::Unbounded);
+        let order = Order::Ascending;
+        snapshot.scan(Scan { table: Table::Pairs, from, to, order, limit: 9 }).unwrap().len()
+    };
+
+    change(&mut store, "b", Purpose::Ordinary, Timestamp::EPOCH).unwrap();
+
+    assert_eq!(count(snapshot.as_ref()), 1);
+    assert_eq!(count(reader.snapshot().unwrap().as_ref()), 2);
+    drop((snapshot, store));
+    assert!(matches!(reader.snapshot().map(drop), Err(ReadError::Closed)));
+    drop(open(&path));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A store that forgets everything when it is dropped.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use postern_shared::failpoint;
 use postern_shared::ids::Epoch;
@@ -11,12 +11,13 @@ use postern_shared::time::Timestamp;
 use super::batch::{self, Judged};
 use super::history::{Commit, History};
 use super::{
-    Committed, Item, Key, Limits, Operation, Order, Purpose, Record, Scan, Sink, Store, StoreError,
-    Table, Watch, WatchError,
+    Committed, Item, Key, Limits, Operation, Order, Purpose, ReadError, Reader, Record, Scan, Sink,
+    Snapshot, Store, StoreError, Table, Watch, WatchError,
 };
 
 /// The records of one table by their ids.
 type Rows = BTreeMap<Vec<u8>, (Revision, Vec<u8>)>;
+type Tables = BTreeMap<Table, Rows>;
 
 /// Keeps records in memory only.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct MemoryStore {
     epoch: Epoch,
     revision: Revision,
     high_water: Timestamp,
-    tables: BTreeMap<Table, Rows>,
+    tables: Arc<RwLock<Tables>>,
     history: Arc<History>,
     failed: bool,
 }
@@ -41,22 +42,29 @@ impl MemoryStore {
             epoch,
             revision,
             high_water: Timestamp::EPOCH,
-            tables: Table::ALL.iter().map(|table| (*table, Rows::new())).collect(),
+            tables: Arc::new(RwLock::new(
+                Table::ALL.iter().map(|table| (*table, Rows::new())).collect(),
+            )),
             history: History::starting_at(revision),
             failed: false,
         }
     }
 
     fn revision_of(&self, key: &Key) -> Option<Revision> {
-        self.tables.get(&key.table)?.get(&key.id).map(|(revision, _)| *revision)
+        self.tables().get(&key.table)?.get(&key.id).map(|(revision, _)| *revision)
+    }
+
+    fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&mut self, operations: Vec<Operation>, now: Timestamp) {
         self.revision = Revision(self.revision.0 + Self::REVISION_STEP);
         self.high_water = self.high_water.max(now);
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for operation in &operations {
             let Key { table, id } = operation.key();
-            let rows = self.tables.entry(*table).or_default();
+            let rows = tables.entry(*table).or_default();
             match operation {
                 Operation::Put(_, value) => {
                     rows.insert(id.clone(), (self.revision, value.clone()));
@@ -66,7 +74,36 @@ impl MemoryStore {
                 }
             }
         }
+        drop(tables);
         self.history.push(Commit { revision: self.revision, operations });
+    }
+}
+
+/// Reads the tables of a store that somebody else may own by now; they are kept until the last
+/// reader is gone. A snapshot holds commits up: this store is for tests and rehearsals.
+struct MemoryReader(Arc<RwLock<Tables>>);
+
+impl Reader for MemoryReader {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, ReadError> {
+        Ok(Box::new(Instant(self.0.read().unwrap_or_else(PoisonError::into_inner))))
+    }
+}
+
+struct Instant<'a>(RwLockReadGuard<'a, Tables>);
+
+impl Snapshot for Instant<'_> {
+    fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, ReadError> {
+        Ok(scan_tables(&self.0, scan))
+    }
+}
+
+fn scan_tables(tables: &Tables, scan: Scan<'_>) -> Vec<Record> {
+    let rows = tables.get(&scan.table).filter(|_| !scan.is_empty());
+    let found = rows.into_iter().flat_map(|rows| rows.range::<[u8], _>((scan.from, scan.to)));
+    let found = found.map(|row| record(scan.table, row));
+    match scan.order {
+        Order::Ascending => found.take(scan.records_max()).collect(),
+        Order::Descending => found.rev().take(scan.records_max()).collect(),
     }
 }
 
@@ -95,7 +132,7 @@ impl Store for MemoryStore {
     }
 
     fn load(&self, sink: &mut Sink<'_>) -> Result<Revision, StoreError> {
-        for (table, rows) in self.tables.iter().filter(|(table, _)| table.is_resident()) {
+        for (table, rows) in self.tables().iter().filter(|(table, _)| table.is_resident()) {
             for row in rows {
                 let record = record(*table, row);
                 let key = record.key.clone();
@@ -106,13 +143,11 @@ impl Store for MemoryStore {
     }
 
     fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, StoreError> {
-        let rows = self.tables.get(&scan.table).filter(|_| !scan.is_empty());
-        let found = rows.into_iter().flat_map(|rows| rows.range::<[u8], _>((scan.from, scan.to)));
-        let found = found.map(|row| record(scan.table, row));
-        Ok(match scan.order {
-            Order::Ascending => found.take(scan.records_max()).collect(),
-            Order::Descending => found.rev().take(scan.records_max()).collect(),
-        })
+        Ok(scan_tables(&self.tables(), scan))
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(MemoryReader(Arc::clone(&self.tables)))
     }
 
     fn commit(

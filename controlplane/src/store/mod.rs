@@ -17,6 +17,7 @@ mod redb;
 mod reserve;
 
 use std::error::Error;
+use std::sync::Arc;
 
 use postern_shared::ids::Epoch;
 use postern_shared::position::Revision;
@@ -65,6 +66,9 @@ pub trait Store: Send {
     /// Reads a part of one table, at most [`SCAN_RECORDS_MAX`] records of it.
     fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, StoreError>;
 
+    /// A way to read beside whoever commits, from other threads.
+    fn reader(&self) -> Arc<dyn Reader>;
+
     /// Makes the items whose preconditions hold durable, in one commit, and says which those are.
     ///
     /// Every item is judged against the state before the batch and is carried out whole or not at
@@ -86,6 +90,32 @@ pub trait Store: Send {
     /// Says whether an ordinary change would be accepted now, as far as disk space goes; the error
     /// is [`StoreError::DiskReserve`] when not.
     fn check_room(&self) -> Result<(), StoreError>;
+}
+
+/// Reads what is committed, on any thread, while the owner of the store goes on committing.
+///
+/// It holds nothing open: when the store is closed, there is nothing to read any more.
+pub trait Reader: Send + Sync {
+    /// One instant of the store. What is read from it does not change under later commits; held
+    /// for long, it keeps the space of what they replace.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, ReadError>;
+}
+
+/// One instant of a store. Calls block, for as long as a disk takes.
+pub trait Snapshot {
+    /// Reads a part of one table, at most [`SCAN_RECORDS_MAX`] records of it.
+    fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, ReadError>;
+}
+
+/// Why nothing could be read. It says nothing of what is durable.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The medium failed.
+    #[error("the store cannot be read")]
+    Medium(#[source] BoxError),
 }
 
 /// Most records that one scan returns.

@@ -4,6 +4,7 @@
 //! schema, the epoch, the last revision and the high-water time.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
 use postern_shared::failpoint;
 use postern_shared::ids::Epoch;
@@ -17,7 +18,10 @@ use redb::{
 use super::OpenFailure;
 use super::migrate::{Step, migrate};
 use crate::store::batch::{self, Judged};
-use crate::store::{BoxError, Item, Key, Operation, Order, Record, Scan, Sink, StoreError, Table};
+use crate::store::{
+    BoxError, Item, Key, Operation, Order, ReadError, Reader, Record, Scan, Sink, Snapshot,
+    StoreError, Table,
+};
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 const EPOCH: &str = "epoch";
@@ -59,7 +63,7 @@ pub(super) const fn rows(table: Table) -> TableDefinition<'static, &'static [u8]
 /// An open file, or whatever else `redb` can write to.
 #[derive(Debug)]
 pub(super) struct Medium {
-    database: Database,
+    database: Arc<Database>,
     meta: Meta,
 }
 
@@ -84,7 +88,7 @@ impl Medium {
         migrate(&write, steps)?;
         let meta = Meta { epoch, revision: Revision::default(), high_water: Timestamp::EPOCH };
         meta.write(&write).and_then(|()| Ok(write.commit()?)).map_err(OpenFailure::Damaged)?;
-        Ok(Medium { database, meta })
+        Ok(Medium { database: Arc::new(database), meta })
     }
 
     /// Checks all of a store, repairs what a crash has left, and migrates it.
@@ -110,7 +114,7 @@ impl Medium {
         }
         let read = database.begin_read().map_err(damaged)?;
         let meta = Meta::read(&read).map_err(OpenFailure::Damaged)?;
-        Ok(Medium { database, meta })
+        Ok(Medium { database: Arc::new(database), meta })
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -154,19 +158,12 @@ impl Medium {
         if scan.is_empty() {
             return Ok(Vec::new());
         }
-        self.scan_rows(scan).map_err(StoreError::fatal("scan"))
+        let read = self.database.begin_read().map_err(StoreError::fatal("scan"))?;
+        scan_rows(&read, scan).map_err(StoreError::fatal("scan"))
     }
 
-    fn scan_rows(&self, scan: Scan<'_>) -> Result<Vec<Record>, BoxError> {
-        let stored = self.database.begin_read()?.open_table(rows(scan.table))?;
-        let found = stored.range::<&[u8]>((scan.from, scan.to))?.map(|row| {
-            let (id, row) = row?;
-            Ok(record(scan.table, id.value(), row.value()))
-        });
-        match scan.order {
-            Order::Ascending => found.take(scan.records_max()).collect(),
-            Order::Descending => found.rev().take(scan.records_max()).collect(),
-        }
+    pub(super) fn reader(&self) -> Arc<dyn Reader> {
+        Arc::new(RedbReader(Arc::downgrade(&self.database)))
     }
 
     /// Decides on each item of a batch, against the last commit.
@@ -215,6 +212,44 @@ impl Medium {
         write.commit()?;
         failpoint::reach("store::after_commit")?;
         Ok(())
+    }
+}
+
+/// Reads in transactions of its own, which wait for no commit and hold none up.
+struct RedbReader(Weak<Database>);
+
+impl Reader for RedbReader {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, ReadError> {
+        let database = self.0.upgrade().ok_or(ReadError::Closed)?;
+        let read = database.begin_read().map_err(|error| ReadError::Medium(error.into()))?;
+        Ok(Box::new(Instant { read, _database: database }))
+    }
+}
+
+/// A transaction that reads; the file stays open for as long as it takes.
+struct Instant {
+    read: ReadTransaction,
+    _database: Arc<Database>,
+}
+
+impl Snapshot for Instant {
+    fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, ReadError> {
+        if scan.is_empty() {
+            return Ok(Vec::new());
+        }
+        scan_rows(&self.read, scan).map_err(ReadError::Medium)
+    }
+}
+
+fn scan_rows(read: &ReadTransaction, scan: Scan<'_>) -> Result<Vec<Record>, BoxError> {
+    let stored = read.open_table(rows(scan.table))?;
+    let found = stored.range::<&[u8]>((scan.from, scan.to))?.map(|row| {
+        let (id, row) = row?;
+        Ok(record(scan.table, id.value(), row.value()))
+    });
+    match scan.order {
+        Order::Ascending => found.take(scan.records_max()).collect(),
+        Order::Descending => found.rev().take(scan.records_max()).collect(),
     }
 }
 

@@ -25,8 +25,8 @@ use super::batch::{self, Judged};
 use super::history::{Commit, History};
 use super::reserve::{FileSystem, Reserve, folder_of};
 use super::{
-    BoxError, Committed, FreeSpace, Item, Limits, Purpose, Record, Scan, Sink, Store, StoreError,
-    Watch, WatchError,
+    BoxError, Committed, FreeSpace, Item, Limits, Purpose, Reader, Record, Scan, Sink, Store,
+    StoreError, Watch, WatchError,
 };
 
 /// Bytes of the file that are cached in memory, unless said otherwise. All records but the audit
@@ -217,6 +217,10 @@ impl Store for RedbStore {
 
     fn scan(&self, scan: Scan<'_>) -> Result<Vec<Record>, StoreError> {
         self.medium.scan(scan)
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.medium.reader()
     }
 
     fn commit(
