@@ -1,11 +1,14 @@
 //! Everything that is served to the world: all routes, and what they share.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::join_all;
+use postern_shared::ids::OrgId;
 use postern_shared::network::Network;
 use postern_shared::time::{Timestamp, Ttl};
 
@@ -13,8 +16,10 @@ use crate::api::auth::LastUsed;
 use crate::api::ips::Written;
 use crate::api::once::Unanswered;
 use crate::api::stream::Seats;
+use crate::audit::Refusals;
 use crate::beacon::Confirmations;
 use crate::config::PublicUrl;
+use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
 use crate::http::limit::{Limiter, RateLimits};
@@ -53,6 +58,7 @@ struct Parts {
     engine: Engine,
     rules: RwLock<Rules>,
     last_used: LastUsed,
+    refusals: Refusals,
     confirmations: Confirmations,
     seats: Arc<Seats>,
     written: Written,
@@ -93,6 +99,7 @@ impl App {
             engine,
             rules,
             last_used: LastUsed::default(),
+            refusals: Refusals::default(),
             confirmations: Confirmations::default(),
             seats: Arc::default(),
             written: Written::default(),
@@ -132,6 +139,34 @@ impl App {
 
     pub(crate) fn last_used(&self) -> &LastUsed {
         &self.0.last_used
+    }
+
+    /// Counts a refused request. Nobody but the audit learns of it, and not before
+    /// [`App::record_refusals`].
+    pub(crate) fn count_refusal(
+        &self,
+        who: Option<(OrgId, Actor)>,
+        refusal: Refusal,
+        source: IpAddr,
+    ) {
+        self.0.refusals.count(who, refusal, source, self.engine().now());
+    }
+
+    /// Writes what was counted since the last time into the audit: one record for each actor and
+    /// kind of refusal. To be called once a minute. What cannot be written now is kept.
+    pub async fn record_refusals(&self) {
+        /// Most records under way at once, so that others get their turn.
+        const AT_ONCE_MAX: usize = 64;
+        let counted = self.0.refusals.take();
+        for some in counted.chunks(AT_ONCE_MAX) {
+            let submitted = some.iter().map(|one| self.engine().submit(one.order()));
+            for (one, done) in some.iter().zip(join_all(submitted).await) {
+                if let Err(error) = done {
+                    tracing::debug!(%error, "refusals stay counted");
+                    self.0.refusals.give_back(one);
+                }
+            }
+        }
     }
 
     pub(crate) fn confirmations(&self) -> &Confirmations {

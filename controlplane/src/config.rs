@@ -61,6 +61,8 @@ pub struct Config {
     pub rates: RateLimits,
     /// What is logged.
     pub log: Log,
+    /// How long the audit is kept; for ever when none.
+    pub audit_keep: Option<Ttl>,
 }
 
 /// One address to listen on.
@@ -180,7 +182,9 @@ fn read(reader: &mut Reader<'_>, folder: &Path) -> Option<Config> {
     }
     let limits = reader.optional_mapping("limits", |limits| Some(read_limits(limits)));
     let (limits, rates) = limits.unwrap_or((Limits::PUBLIC, RateLimits::DEFAULT));
+    let audit_keep = reader.optional_mapping("audit", |audit| audit.optional("keep", span));
     Some(Config {
+        audit_keep,
         ttl: reader.optional("ttl", span).unwrap_or(Ttl::DEFAULT),
         allow_private: reader.optional("allow_private", boolean).unwrap_or(true),
         log: reader.optional_mapping("log", |log| Some(read_log(log))).unwrap_or(Log::DEFAULT),

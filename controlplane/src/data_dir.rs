@@ -1,16 +1,19 @@
 //! What lies in the data directory, and what is read from it.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use secrecy::{ExposeSecretMut as _, SecretBox};
+use secrecy::{ExposeSecret as _, ExposeSecretMut as _, SecretBox};
 
+use crate::audit::{AUDIT_KEY_BYTES, AuditKey};
+use crate::chance::Chance;
 use crate::config::{Config, TlsFiles};
 use crate::operator::Plane;
 use crate::server::{CertificateError, Pin, pin};
@@ -20,6 +23,9 @@ pub const SEALING_KEY_BYTES: usize = 32;
 
 /// The name of the sealing key, in the data directory and in `$CREDENTIALS_DIRECTORY`.
 const SEALING_KEY: &str = "sealing-key";
+
+/// The name of the key that signs the audit, in the same places.
+const AUDIT_KEY: &str = "audit-key";
 
 /// The directory that holds all that the control plane must not lose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,18 @@ pub enum DataDirError {
     /// The sealing key has another length.
     #[error("{} is not {SEALING_KEY_BYTES} bytes long; restore the sealing key", .0.display())]
     SealingKey(PathBuf),
+    /// The key that signs the audit has another length.
+    #[error("{} is not {AUDIT_KEY_BYTES} bytes long; restore the audit key", .0.display())]
+    AuditKey(PathBuf),
+    /// The key that signs the audit cannot be made.
+    #[error("cannot make the audit key {}", path.display())]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The certificate cannot be read.
     #[error("{} holds no certificate in PEM form", path.display())]
     Pem {
@@ -99,8 +117,17 @@ impl DataDir {
 
     /// The sealing key: that of the service manager where it has one, else the directory's own.
     pub fn sealing_key(&self, credentials: Option<&OsStr>) -> PathBuf {
-        let given = credentials.map(|directory| Path::new(directory).join(SEALING_KEY));
-        given.filter(|path| path.exists()).unwrap_or_else(|| self.0.join(SEALING_KEY))
+        self.secret(SEALING_KEY, credentials)
+    }
+
+    /// The key that signs the audit, found as the sealing key is.
+    pub fn audit_key(&self, credentials: Option<&OsStr>) -> PathBuf {
+        self.secret(AUDIT_KEY, credentials)
+    }
+
+    fn secret(&self, name: &str, credentials: Option<&OsStr>) -> PathBuf {
+        let given = credentials.map(|directory| Path::new(directory).join(name));
+        given.filter(|path| path.exists()).unwrap_or_else(|| self.0.join(name))
     }
 
     /// The certificate and its key, where the configuration has the plane show them.
@@ -145,16 +172,55 @@ pub(crate) fn invited_pin(pin: &Pin) -> String {
 
 /// Reads a sealing key; one of another length is refused.
 pub fn read_sealing_key(path: &Path) -> Result<SealingKey, DataDirError> {
+    read_secret(path)?.ok_or_else(|| DataDirError::SealingKey(path.to_owned()))
+}
+
+/// Reads the key that signs the audit; one of another length is refused.
+pub fn read_audit_key(path: &Path) -> Result<AuditKey, DataDirError> {
+    let seed = read_secret::<AUDIT_KEY_BYTES>(path)?;
+    let key = seed.and_then(|seed| AuditKey::from_seed(seed.expose_secret()).ok());
+    key.ok_or_else(|| DataDirError::AuditKey(path.to_owned()))
+}
+
+/// Reads the key that signs the audit, or makes one where there is none: a directory of an older
+/// version has none yet.
+pub fn ensure_audit_key(path: &Path, chance: &dyn Chance) -> Result<AuditKey, DataDirError> {
+    if !path.exists() {
+        let mut seed = SecretBox::new(Box::new([0; AUDIT_KEY_BYTES]));
+        chance.fill(seed.expose_secret_mut());
+        let made = make_secret(path, seed.expose_secret());
+        made.map_err(|source| DataDirError::Make { path: path.to_owned(), source })?;
+        tracing::info!(path = %path.display(), "made the key that signs the audit");
+        return read_audit_key(path).map(AuditKey::as_new);
+    }
+    read_audit_key(path)
+}
+
+/// Writes a file of mode 0600 that appears whole.
+fn make_secret(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Reads a secret of `N` bytes; `None` where the file has another length.
+fn read_secret<const N: usize>(path: &Path) -> Result<Option<SecretBox<[u8; N]>>, DataDirError> {
     let failed = |source| DataDirError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
-    let mut key = SealingKey::new(Box::new([0; SEALING_KEY_BYTES]));
+    let mut key = SecretBox::new(Box::new([0; N]));
     let read = file.read_exact(key.expose_secret_mut());
     match read.and_then(|()| file.read(&mut [0])) {
-        Ok(0) => Ok(key),
-        Ok(_) => Err(DataDirError::SealingKey(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(DataDirError::SealingKey(path.to_owned()))
-        }
+        Ok(0) => Ok(Some(key)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(failed(error)),
     }
 }

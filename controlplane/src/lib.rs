@@ -3,6 +3,7 @@
 
 mod api;
 pub mod app;
+pub mod audit;
 mod beacon;
 pub mod chance;
 pub mod cli;

@@ -115,10 +115,9 @@ async fn enrol(
         };
         Told::created("/api/v1/agents/self".to_owned(), agent.as_bytes(), &answer)
     };
-    let answer = attempt.carry_out(&app, order, tell).await.map_err(|error| match error {
+    let answer = attempt.carry_out(&app, order, tell).await.map_err(|error| {
         // Somebody else has used the invitation since.
-        ApiError::NotFound => unauthorized(),
-        other => other,
+        if matches!(error, ApiError::NotFound) { unauthorized() } else { error }
     })?;
     tracing::info!(%agent, %host, version, "an agent has enrolled");
     Ok(answer.with_standing(&standing))

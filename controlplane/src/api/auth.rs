@@ -24,9 +24,10 @@ use postern_shared::token::{Token, TokenHash};
 use subtle::ConstantTimeEq as _;
 
 use crate::app::App;
-use crate::domain::{Actor, Command, Credential, Order, Secret, Standing, State as Orgs};
+use crate::domain::{Actor, Command, Credential, Order, Refusal, Secret, Standing, State as Orgs};
 use crate::http::ApiError;
 use crate::http::limit::{Caller, Standing as Budget, Tier};
+use crate::http::problem::PendingProblem;
 use crate::server::ClientAddress;
 
 /// Who calls, after the secret and its origin were found to be good.
@@ -91,6 +92,10 @@ pub(crate) async fn authenticate(
     };
     request.extensions_mut().insert(access);
     let mut response = next.run(request).await;
+    if is_beyond_scope(&response) {
+        let who = Some(access.credential.actor());
+        app.count_refusal(who, Refusal::InsufficientScope, access.address);
+    }
     budget.write(response.headers_mut());
     response
 }
@@ -112,12 +117,21 @@ fn admit(app: &App, request: &Request) -> Result<(Access, Budget), ApiError> {
     match credential.map(|credential| (credential, standing(credential))) {
         Some((credential, Standing::Good)) => {
             let access = Access { credential, address };
-            let budget = charge(app, request.method(), access, now)?;
+            let budget = charge(app, request.method(), access, now).inspect_err(|_| {
+                app.count_refusal(Some(credential.actor()), Refusal::RateLimited, address);
+            })?;
             app.last_used().note(credential, now);
             Ok((access, budget))
         }
-        Some((_, Standing::ForbiddenOrigin)) => Err(ApiError::ForbiddenOrigin),
-        Some((_, Standing::Unknown)) | None => Err(unauthorized(app, address, now)),
+        Some((credential, Standing::ForbiddenOrigin)) => {
+            app.count_refusal(Some(credential.actor()), Refusal::ForbiddenOrigin, address);
+            Err(ApiError::ForbiddenOrigin)
+        }
+        // Whose it was is for the audit alone.
+        Some((credential, Standing::Unknown)) => {
+            Err(unauthorized_as(app, Some(credential.actor()), address, now))
+        }
+        None => Err(unauthorized(app, address, now)),
     }
 }
 
@@ -128,7 +142,7 @@ pub(crate) fn identify(
     address: IpAddr,
     now: Timestamp,
 ) -> Result<Secret, ApiError> {
-    app.limiter().may_authenticate(Caller::source(address), now)?;
+    may_try(app, address, now)?;
     let found = bearer(headers).and_then(|token| find(&app.engine().state(), &token));
     found.ok_or_else(|| unauthorized(app, address, now))
 }
@@ -151,10 +165,40 @@ fn is_same(given: &TokenHash, stored: &TokenHash) -> bool {
     given.as_bytes().ct_eq(stored.as_bytes()).into()
 }
 
+/// Refuses a source that has failed too often, whatever it brings.
+pub(crate) fn may_try(app: &App, address: IpAddr, now: Timestamp) -> Result<(), ApiError> {
+    app.limiter().may_authenticate(Caller::source(address), now).inspect_err(|_| {
+        app.count_refusal(None, Refusal::RateLimited, address);
+    })?;
+    Ok(())
+}
+
 /// Refuses a secret, and counts the failure against its source.
 pub(crate) fn unauthorized(app: &App, address: IpAddr, now: Timestamp) -> ApiError {
-    app.limiter().authentication_failed(Caller::source(address), now);
+    unauthorized_as(app, None, address, now)
+}
+
+fn unauthorized_as(
+    app: &App,
+    who: Option<(OrgId, Actor)>,
+    address: IpAddr,
+    now: Timestamp,
+) -> ApiError {
+    has_failed(app, who, address, now);
     ApiError::Unauthorized
+}
+
+/// Counts a secret that does not count, against its source and for the audit.
+pub(crate) fn has_failed(app: &App, who: Option<(OrgId, Actor)>, address: IpAddr, now: Timestamp) {
+    app.limiter().authentication_failed(Caller::source(address), now);
+    app.count_refusal(who, Refusal::WrongSecret, address);
+}
+
+fn is_beyond_scope(response: &Response) -> bool {
+    let problem = response.extensions().get::<PendingProblem>();
+    problem.is_some_and(|PendingProblem(error)| {
+        matches!(error.as_ref(), ApiError::InsufficientScope { .. })
+    })
 }
 
 pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {

@@ -320,7 +320,8 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
     if has("If-Match") {
         statuses.push(412);
     }
-    if method != "get" {
+    // What was pruned cannot be asked for.
+    if method != "get" || path.ends_with("/history") {
         statuses.push(409);
     }
     let Some(responses) = operation["responses"].as_object_mut() else { return };

@@ -2,10 +2,12 @@
 
 mod account;
 mod agents;
+pub(crate) mod audit;
 pub(crate) mod auth;
 mod document;
 mod fields;
 mod groups;
+mod history;
 pub(crate) mod ips;
 mod members;
 pub(crate) mod once;
@@ -34,10 +36,12 @@ use crate::http::paging::PageRequest;
 pub(crate) fn routes(app: &App) -> Router<App> {
     let authenticated = OpenApiRouter::new()
         .merge(account::routes())
+        .merge(audit::routes())
         .merge(pairs::routes())
         .merge(groups::routes())
         .merge(members::routes())
         .merge(ips::routes())
+        .merge(history::routes())
         .merge(stream::routes())
         .merge(agents::routes())
         .route_layer(from_fn_with_state(app.clone(), auth::authenticate));

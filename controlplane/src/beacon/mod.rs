@@ -18,11 +18,10 @@ use axum::routing::get;
 use postern_shared::ids::PairId;
 use postern_shared::token::{Token, TokenHash, TokenKind};
 
-use crate::api::auth::find;
+use crate::api::auth::{find, has_failed, may_try};
 use crate::api::prefer;
 use crate::app::App;
-use crate::domain::Secret;
-use crate::http::limit::Caller;
+use crate::domain::{Actor, Secret};
 use crate::http::{Answer, ApiError};
 use crate::server::{ClientAddress, Peer};
 
@@ -115,20 +114,23 @@ pub(crate) fn find_bookmark(
     source: IpAddr,
 ) -> Result<Bookmark, ApiError> {
     let now = app.engine().now();
-    app.limiter().may_authenticate(Caller::source(source), now)?;
-    let failed = |error| {
-        app.limiter().authentication_failed(Caller::source(source), now);
+    may_try(app, source, now)?;
+    let failed = |who, error| {
+        has_failed(app, who, source, now);
         error
     };
-    let token = secret(bookmark, TokenKind::Bookmark).map_err(failed)?;
+    let token = secret(bookmark, TokenKind::Bookmark).map_err(|error| failed(None, error))?;
     let state = app.engine().state();
-    let pair = match find(&state, &token) {
-        Some(Secret::Bookmark(pair)) => state.pair(pair).filter(|row| row.is_live()),
+    let row = match find(&state, &token) {
+        Some(Secret::Bookmark(pair)) => state.pair(pair),
         Some(Secret::Key(_) | Secret::Server(_) | Secret::Enrolment(_) | Secret::Agent(_))
         | None => None,
     };
-    let found = pair.map(|row| Bookmark { pair: row.record.id, hash: token.hash() });
-    found.ok_or_else(|| failed(ApiError::NotFound))
+    // Whose it was is for the audit alone.
+    let who = row.map(|row| (row.record.org, Actor::Pair(row.record.id)));
+    let live = row.filter(|row| row.is_live());
+    let found = live.map(|row| Bookmark { pair: row.record.id, hash: token.hash() });
+    found.ok_or_else(|| failed(who, ApiError::NotFound))
 }
 
 /// Reads a secret of one kind out of a URL.

@@ -12,7 +12,7 @@ use postern_shared::wire::v1::{BeaconAnswer, Confirmation};
 use super::Bookmark;
 use crate::api::refusal::refused;
 use crate::app::App;
-use crate::domain::{Actor, Command, Heard, Order, PairRow, Report, Seen, State, hear};
+use crate::domain::{Actor, Command, Heard, Order, PairRow, Refusal, Report, Seen, State, hear};
 use crate::http::ApiError;
 use crate::http::limit::{Caller, Tier};
 
@@ -66,7 +66,13 @@ pub(crate) async fn report(
     };
     // A heartbeat costs no more than its refusal would; what must be committed has a budget.
     let now = app.engine().now();
-    app.limiter().take(Tier::Write, Caller::record(pair.as_bytes()), now)?;
+    let budget = app.limiter().take(Tier::Write, Caller::record(pair.as_bytes()), now);
+    if let Err(exhausted) = budget {
+        let org = app.engine().state().pair(pair).map(|row| row.record.org);
+        let who = org.map(|org| (org, Actor::Pair(pair)));
+        app.count_refusal(who, Refusal::RateLimited, address);
+        return Err(exhausted.into());
+    }
     let command = Command::Report { pair, bookmark: hash, address, visit };
     let order = Order { actor: Actor::Pair(pair), source: Some(address), command };
     app.engine().submit(order).await.map_err(refused)?;

@@ -9,6 +9,7 @@ use postern_shared::network::Network;
 use postern_shared::scope::Scope;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
 
+use crate::audit::{Hex, Tip};
 use crate::config::PublicUrl;
 use crate::domain::{Email, Label};
 use crate::operator::{MemberEnd, OriginAsked, Reference};
@@ -27,6 +28,7 @@ Exit codes:
   3  refused: unknown or ambiguous name, or against a rule; nothing has changed
   4  neither the daemon nor the store can be reached
   5  `serve`: the store failed; start again, start-up is recovery
+  6  `audit verify`: the audit is not as it was written; the first broken record is named
 
 Secrets are printed once, to standard output, and are never read from the command line.";
 
@@ -43,7 +45,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Program {
-    /// Make the data directory: sealing key, certificate, store, first org, admin and API key.
+    /// Make the data directory: keys, certificate, store, first org, admin and API key.
     Init(Init),
     /// Run the control plane.
     Serve(Configured),
@@ -64,6 +66,9 @@ pub(super) enum Program {
     /// Agents on protected hosts.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// What happened, who did it and from where.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 #[derive(Debug, Args)]
@@ -308,6 +313,73 @@ pub(super) enum AgentCommand {
         #[command(flatten)]
         common: Common,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// List the newest records of an org.
+    List {
+        /// How many.
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        count: usize,
+        /// Those that belong to no org: refusals of secrets that nobody has.
+        #[arg(long, conflicts_with = "org")]
+        no_org: bool,
+        /// None from before this time, such as 2026-01-31T12:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// None from this time or later.
+        #[arg(long, value_name = "TIME")]
+        until: Option<Timestamp>,
+        /// Only records of this kind, such as `pair_reported`.
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print the audit of an org, or with no --org of all, as lines of JSON that verify alone.
+    #[command(after_help = EXPORT)]
+    Export {
+        /// No record from before this time, such as 2026-01-31T12:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// No record from this time or later.
+        #[arg(long, value_name = "TIME")]
+        until: Option<Timestamp>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Hold the audit to its chain and its signature; names the first record that is broken.
+    Verify {
+        /// A file that `audit export` has written, in place of the plane's own audit.
+        #[arg(long, value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
+        /// The public key that must have signed; the plane's own unless given.
+        #[arg(long, value_name = "HEX")]
+        key: Option<Hex<32>>,
+        /// A link that was seen earlier and must still be there, as `verify` has printed it.
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = tip)]
+        known: Option<Tip>,
+        #[command(flatten)]
+        configured: Configured,
+    },
+}
+
+const EXPORT: &str = "\
+Lines, each an object with one key:
+  audit   what follows: version, as_of, org, first and last link, records_to
+  head    lane, number, at, hash, key, signature: Ed25519 over the link's hash, of each key the newest
+  begin   number, at, previous, key, signature: what came before was pruned
+  link    lane, number, at, previous (hash of the link before), records: tag and hash of each
+  record  id (lane-link-index), org, bytes (hex; their SHA-256 is in the link), shown (what they say)
+
+What exactly is hashed and signed stands in controlplane/src/audit/chain.rs.";
+
+fn tip(text: &str) -> Result<Tip, String> {
+    let tip = text.split_once(':').and_then(|(number, hash)| {
+        Some(Tip { number: number.parse().ok()?, hash: hash.parse().ok()? })
+    });
+    tip.ok_or_else(|| "write the number of a link, a colon, and its hash".to_owned())
 }
 
 fn span(text: &str) -> Result<Ttl, String> {

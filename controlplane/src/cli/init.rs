@@ -15,10 +15,11 @@ use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::arguments::Init;
+use crate::audit::{AUDIT_KEY_BYTES, AuditKey};
 use crate::chance::{Chance, OsChance};
 use crate::clock::SteadyClock;
 use crate::config::{Config, ConfigError, PublicUrl, TlsFiles};
-use crate::data_dir::{DataDir, DataDirError, SEALING_KEY_BYTES, plane};
+use crate::data_dir::{DataDir, DataDirError, SEALING_KEY_BYTES, plane, read_audit_key};
 use crate::domain::{Actor, Command, Order, Org, Role, User};
 use crate::engine::{Engine, Refused, StartError};
 use crate::operator::{MintedKey, OperatorError, Plane, mint_first_key};
@@ -93,11 +94,16 @@ pub(super) async fn init(arguments: Init) -> Result<Made, InitError> {
     if let Some(text) = config_text {
         workshop.put(&config_path, text.as_bytes())?;
     }
-    make_sealing_key(&workshop, &data)?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let credentials = credentials.as_deref();
+    make_secret::<SEALING_KEY_BYTES>(&workshop, &data.sealing_key(credentials))?;
+    let audit_key = data.audit_key(credentials);
+    make_secret::<AUDIT_KEY_BYTES>(&workshop, &audit_key)?;
     let own = data.own_certificate(&config);
     make_certificate(&workshop, own.as_ref(), &config.public_url)?;
     let plane = plane(&config)?;
-    let (org, admin, key) = make_store(&workshop, &data, &plane, arguments).await?;
+    let signing = read_audit_key(&audit_key)?;
+    let (org, admin, key) = make_store(&workshop, &data, &plane, signing, arguments).await?;
     Ok(Made { config: config_path, data_dir: config.data_dir, org, admin, pin: plane.pin, key })
 }
 
@@ -157,14 +163,14 @@ fn prepare(path: &Path) -> Result<(u32, u32), InitError> {
     Ok((metadata.uid(), metadata.gid()))
 }
 
-fn make_sealing_key(workshop: &Workshop, data: &DataDir) -> Result<(), InitError> {
-    let path = data.sealing_key(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref());
+/// Makes a secret of `N` bytes, unless it is there.
+fn make_secret<const N: usize>(workshop: &Workshop, path: &Path) -> Result<(), InitError> {
     if path.exists() {
         return Ok(());
     }
-    let mut key = [0; SEALING_KEY_BYTES];
-    OsChance.fill(&mut key);
-    workshop.put(&path, &key)
+    let mut secret = [0; N];
+    OsChance.fill(&mut secret);
+    workshop.put(path, &secret)
 }
 
 /// Makes the plane's own certificate, unless the configuration names another or it is there.
@@ -184,6 +190,7 @@ async fn make_store(
     workshop: &Workshop,
     data: &DataDir,
     plane: &Plane,
+    signing: AuditKey,
     arguments: Init,
 ) -> Result<(OrgId, UserId, MintedKey), InitError> {
     let chance: &dyn Chance = &OsChance;
@@ -191,7 +198,8 @@ async fn make_store(
     let epoch = Epoch::from_random(chance.id());
     let store = RedbStore::create(&unfinished, epoch, Options::default())?;
     let clock = Arc::new(SteadyClock::start(Timestamp::EPOCH));
-    let (engine, writer) = Engine::start(Box::new(store), clock, Arc::new(OsChance))?;
+    let (engine, writer) =
+        Engine::start_signing(Box::new(store), clock, Arc::new(OsChance), signing)?;
     let made = first_records(&engine, plane, arguments).await;
     engine.stop().await;
     // The store is closed when the writer is gone; a panic of it was printed.

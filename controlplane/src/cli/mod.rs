@@ -1,6 +1,7 @@
 //! The command line: reads what is asked for, has it done, prints what became of it.
 
 mod arguments;
+mod audit;
 mod desk;
 mod init;
 mod output;
@@ -18,12 +19,15 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::arguments::{
-    AgentCommand, Arguments, Common, GroupCommand, KeyCommand, NewMember, PairCommand, Program,
+    AgentCommand, Arguments, AuditCommand, Common, GroupCommand, KeyCommand, NewMember,
+    PairCommand, Program,
 };
+use self::audit::VerifyError;
 use self::desk::Desk;
 use self::init::InitError;
 use self::output::{Output, Shape};
 use self::way::{AskError, UnreachableError};
+use crate::audit::Filter;
 use crate::config::{Config, ConfigError};
 use crate::operator::{Answer, MemberAsked, Operation};
 use crate::serve::{self, ServeError};
@@ -41,6 +45,8 @@ enum Failure {
     Unreachable(#[from] UnreachableError),
     #[error(transparent)]
     Ask(#[from] AskError),
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     #[error("cannot start")]
     System(#[source] std::io::Error),
     #[error("cannot write what became of it; it was done")]
@@ -81,6 +87,7 @@ fn carry_out(program: Program, output: &Output) -> Result<(), Failure> {
         Program::Pair(command) => pair(command, output),
         Program::Group(command) => group(command, output),
         Program::Agent(command) => agent(command, output),
+        Program::Audit(command) => audit(command, output),
     }
 }
 
@@ -178,6 +185,31 @@ fn agent(command: AgentCommand, output: &Output) -> Result<(), Failure> {
     }
 }
 
+fn audit(command: AuditCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        AuditCommand::List { count, no_org, since, until, kind, common } => {
+            session(common, async |desk| {
+                let filter = Filter { since, until, kind };
+                let (records, as_of) = audit::newest(desk, no_org, filter, count).await?;
+                Ok(output.list(&records, |records| show::audit(records, as_of))?)
+            })
+        }
+        AuditCommand::Export { since, until, common } => session(common, async |desk| {
+            let mut lines = output.lines();
+            audit::export(desk, since, until, |line| Ok(lines.line(&line)?)).await?;
+            Ok(lines.finish()?)
+        }),
+        AuditCommand::Verify { file: Some(file), key, known, .. } => {
+            Ok(output.verified(&audit::verify_file(&file, key, known)?)?)
+        }
+        AuditCommand::Verify { file: None, key, known, configured } => {
+            session(Common { configured, org: None }, async |desk| {
+                Ok(output.verified(&audit::verify(desk, key, known).await?)?)
+            })
+        }
+    }
+}
+
 /// The command line knows that it is a pair, or a network with its note.
 fn asked(member: NewMember) -> MemberAsked {
     match (member.pair, member.network, member.note) {
@@ -229,10 +261,12 @@ impl Failure {
             Failure::Ask(AskError::Refused(problem)) if problem.status < 500 => 3,
             Failure::Ask(AskError::Unreachable(_)) | Failure::Unreachable(_) => 4,
             Failure::Serve(ServeError::StoreFailed) => 5,
+            Failure::Verify(VerifyError::Broken(_)) => 6,
             Failure::Ask(AskError::Refused(_) | AskError::Lost { .. })
             | Failure::Config(_)
             | Failure::Init(_)
             | Failure::Serve(_)
+            | Failure::Verify(_)
             | Failure::System(_)
             | Failure::Output(_)
             | Failure::Mismatch => 1,
@@ -255,11 +289,15 @@ impl Failure {
                 return json!({"file": path, "mistakes": mistakes});
             }
             Failure::Ask(AskError::Refused(problem)) => json!(problem),
+            Failure::Verify(VerifyError::Broken(broken)) => {
+                json!({"detail": chain(self), "broken": broken})
+            }
             Failure::Config(ConfigError::Read { .. })
             | Failure::Ask(_)
             | Failure::Unreachable(_)
             | Failure::Init(_)
             | Failure::Serve(_)
+            | Failure::Verify(_)
             | Failure::System(_)
             | Failure::Output(_)
             | Failure::Mismatch => json!({"detail": chain(self)}),
@@ -290,5 +328,9 @@ fn content(answer: &Answer) -> Result<serde_json::Value, serde_json::Error> {
         Answer::BookmarkRotated(it) => of(it),
         Answer::ServerKeyRotated(it) => of(it),
         Answer::LockedKeyMinted(it) => of(it),
+        Answer::Audit(it) => of(it),
+        Answer::AuditOpened(it) => of(it),
+        Answer::AuditPart(it) => of(it),
+        Answer::AuditStray(it) => of(it),
     }
 }

@@ -1,6 +1,6 @@
 //! Standard output and standard error. Secrets are written here and nowhere else.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
 use std::path::Path;
 
 use postern_shared::error::chain;
@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::init::Made;
 use super::{Failure, content, qr, show};
+use crate::audit::Verified;
 use crate::config::ConfigError;
 use crate::operator::{Answer, GroupList, MemberKindView, MemberView, MintedKey, Reply, Revealed};
 
@@ -17,6 +18,21 @@ use crate::operator::{Answer, GroupList, MemberKindView, MemberView, MintedKey, 
 #[derive(Debug)]
 pub(super) struct Output {
     json: bool,
+}
+
+/// Lines of JSON on their way out, as they come.
+#[derive(Debug)]
+pub(super) struct Lines(BufWriter<StdoutLock<'static>>);
+
+impl Lines {
+    pub(super) fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.0, value)?;
+        self.0.write_all(b"\n")
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// How an answer is shown to people.
@@ -87,6 +103,16 @@ impl Output {
             show::origins(&made.key.key.origins),
             secret(&made.key.secret),
         ))
+    }
+
+    /// Begins to print lines of JSON, one value each.
+    pub(super) fn lines(&self) -> Lines {
+        Lines(BufWriter::new(io::stdout().lock()))
+    }
+
+    /// Says that an audit is as it was written.
+    pub(super) fn verified(&self, verified: &Verified) -> io::Result<()> {
+        if self.json { print_json(verified) } else { print(&show::verified(verified)) }
     }
 
     /// Says that a configuration is good.
@@ -186,6 +212,10 @@ fn text(reply: &Reply, shape: Shape) -> String {
         Answer::Group(list) => show::group(list, &[], now),
         Answer::Members(page) => show::members(&page.items, now),
         Answer::Agents(page) => show::agents(&page.items, now),
+        Answer::Audit(page) => show::audit(&page.items, now),
+        Answer::AuditOpened(_) | Answer::AuditPart(_) | Answer::AuditStray(_) => {
+            unreachable!("these are parts of an export or of a verification, never shown alone")
+        }
     }
 }
 

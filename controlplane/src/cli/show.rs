@@ -7,6 +7,7 @@ use postern_shared::network::Network;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
 use postern_shared::wire::v1::{AgentGroup, ListedEntry, ReceiptState};
 
+use crate::audit::{RecordView, Verified};
 use crate::domain::acts;
 use crate::operator::{
     AgentView, GroupList, GroupView, KeyView, MemberKindView, MemberView, OriginView, PairView,
@@ -191,6 +192,65 @@ pub(super) fn members(members: &[MemberView], now: Timestamp) -> String {
         grid.row(vec![name, what, expiry(member.expires_at, now), member.id.to_string()]);
     }
     grid.render()
+}
+
+/// Shows records of the audit; the details as they are in JSON.
+pub(super) fn audit(records: &[RecordView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["ID", "WHEN", "WHO", "FROM", "WHAT", "DETAILS"]);
+    for record in records {
+        let actor = &record.actor;
+        let who = actor.name.as_ref().or(actor.id.as_ref());
+        grid.row(vec![
+            record.id.to_string(),
+            time(record.at, now),
+            who.map_or_else(|| actor.kind.clone(), |who| format!("{} {who}", actor.kind)),
+            record.source.map_or_else(|| "-".to_owned(), |source| source.to_string()),
+            record.kind.replace('_', " "),
+            details(&record.details),
+        ]);
+    }
+    grid.render()
+}
+
+/// Shows the fields of a record that are not null: `name laptop, ttl 86400`.
+fn details(details: &serde_json::Value) -> String {
+    let Some(fields) = details.as_object() else { return String::new() };
+    let fields = fields.iter().filter(|(_, value)| !value.is_null());
+    let shown = fields.map(|(name, value)| match value.as_str() {
+        Some(text) => format!("{name} {text}"),
+        None => format!("{name} {value}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Says what was found to be in order, and how far it is signed.
+pub(super) fn verified(verified: &Verified) -> String {
+    let mut text = String::new();
+    let of = verified.org.map_or_else(|| "all orgs".to_owned(), |org| format!("the org {org}"));
+    let (first, last) = (verified.first, verified.last);
+    writeln!(text, "The audit of {of} is as it was written.\n").expect("a string takes all");
+    let mut row = |name: &str, value: String| {
+        writeln!(text, "{name:<8} {value}").expect("a string takes all");
+    };
+    row("records", verified.records.to_string());
+    if let (Some(since), Some(until)) = (verified.since, verified.until) {
+        row("from", format!("{since} to {until}"));
+    }
+    row("links", format!("{first} to {last}"));
+    if let Some(hash) = verified.hash {
+        row("last", format!("{last}:{hash}"));
+    }
+    match (verified.signed, verified.key) {
+        (Some(signed), Some(key)) => {
+            row("signed", format!("to link {signed}"));
+            row("key", key.to_string());
+        }
+        (_, _) => row("signed", "nothing".to_owned()),
+    }
+    if let Some(pruned) = verified.pruned {
+        row("pruned", format!("what happened until {pruned}"));
+    }
+    text
 }
 
 pub(super) fn agents(agents: &[AgentView], now: Timestamp) -> String {

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use crate::chance::OsChance;
 use crate::clock::SteadyClock;
 use crate::config::Config;
-use crate::data_dir::{DataDir, DataDirError, plane};
+use crate::data_dir::{DataDir, DataDirError, plane, read_audit_key};
 use crate::engine::{Engine, StartError};
 use crate::http::ApiError;
 use crate::operator::{Plane, Reply, Request, carry_out, route};
@@ -181,7 +181,15 @@ fn open(config: &Config) -> Result<Way, UnreachableError> {
             | OpenFailure::Io(_) => UnreachableError::Store(error),
         })?;
     let clock = Arc::new(SteadyClock::start(opened.high_water()));
-    let (engine, writer) = Engine::start(Box::new(opened), clock, Arc::new(OsChance))?;
+    // The key may be with the service manager alone: then what is done here is signed by the
+    // daemon, when it starts.
+    let key = data.audit_key(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref());
+    let (store, chance) = (Box::new(opened), Arc::new(OsChance));
+    let (engine, writer) = if key.exists() {
+        Engine::start_signing(store, clock, chance, read_audit_key(&key)?)?
+    } else {
+        Engine::start(store, clock, chance)?
+    };
     Ok(Way::Here { engine, writer, plane: plane(config)? })
 }
 

@@ -17,7 +17,7 @@ use axum::routing::get;
 use postern_shared::token::{Token, TokenKind};
 use serde::{Deserialize, Serialize};
 
-use crate::api::auth::find;
+use crate::api::auth::{find, has_failed, may_try};
 use crate::app::App;
 use crate::beacon::{find_bookmark, guarded, is_prefetch, report, secret, wants_page};
 use crate::domain::{PairRow, Secret};
@@ -67,9 +67,9 @@ async fn query(
 
 fn read(app: &App, key: &str, source: IpAddr) -> Result<Found, ApiError> {
     let now = app.engine().now();
-    app.limiter().may_authenticate(Caller::source(source), now)?;
+    may_try(app, source, now)?;
     let failed = |error| {
-        app.limiter().authentication_failed(Caller::source(source), now);
+        has_failed(app, None, source, now);
         error
     };
     let token: Token = secret(key, TokenKind::Server).map_err(failed)?;

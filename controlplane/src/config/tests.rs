@@ -23,6 +23,8 @@ limits:
 log:
   level: debug
   format: json
+audit:
+  keep: 400d
 ";
 
 fn parse(text: &str) -> Result<Config, Vec<Mistake>> {
@@ -53,6 +55,7 @@ fn every_key_is_read() {
     assert_eq!(config.rates.reads, Budget::per_minute(NonZeroU32::new(60).unwrap()));
     assert_eq!(config.rates.writes, RateLimits::DEFAULT.writes);
     assert_eq!(config.log, Log { level: LogLevel::Debug, json: true });
+    assert_eq!(config.audit_keep, Ttl::from_secs(400 * 86_400).ok());
 }
 
 #[test]

@@ -4,26 +4,34 @@
 //! conflict with one another, so each is decided on committed state and the cost of the disk is
 //! shared. Nobody sees a change, and no caller is answered, before it is durable.
 
+mod prune;
 mod records;
+mod signing;
 mod writer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use postern_shared::ids::Epoch;
 use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-pub use self::records::{ChainLink, RecordError};
+pub use self::records::RecordError;
+use self::signing::Signing;
+use crate::audit::{AuditError, AuditKey, AuditView, Hex, LANE};
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::domain::{Board, Change, Once, Order, Rejection, State};
 use crate::feed::Feed;
-use crate::store::{Store, StoreError};
+use crate::store::{Reader, Store, StoreError};
 
 /// Most orders that wait for the writer; what comes on top is told to come back.
 pub const ORDERS_WAITING_MAX: usize = 4_096;
+
+/// Most reads of the audit at once; each takes a thread that may block.
+const AUDIT_READS_MAX: usize = 4;
 
 /// The way to the writer, and to everything that it keeps up to date. Cheap to clone.
 #[derive(Clone)]
@@ -43,6 +51,9 @@ struct Hub {
     stopped: watch::Sender<Option<Stopped>>,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
+    reader: Arc<dyn Reader>,
+    audit_reads: Arc<Semaphore>,
+    audit_key: Option<Hex<32>>,
 }
 
 /// Why the writer has ended. There is no way on but a restart.
@@ -86,6 +97,9 @@ pub enum StartError {
     /// The store cannot be read.
     #[error("the store cannot be loaded")]
     Store(#[from] StoreError),
+    /// The heads of the audit's chain cannot be read.
+    #[error("the audit cannot be read")]
+    Audit(#[from] AuditError),
     /// A thread cannot be started.
     #[error("the writer's thread cannot be started")]
     Thread(#[source] std::io::Error),
@@ -106,18 +120,43 @@ struct Telling {
 enum Job {
     Order(Box<Order>, Option<Telling>, oneshot::Sender<Result<Done, Refused>>),
     Pass(oneshot::Sender<()>),
+    Sign(oneshot::Sender<()>),
+    Prune { before: Timestamp, done: oneshot::Sender<bool> },
     ReplaceEpoch { held: Epoch, done: oneshot::Sender<()> },
     Stop,
 }
 
 impl Engine {
-    /// Loads the store and starts the writer on a thread of its own. Blocks while loading.
+    /// Loads the store and starts the writer on a thread of its own. Blocks while loading. Nobody
+    /// signs the audit's chain.
     pub fn start(
         store: Box<dyn Store>,
         clock: Arc<dyn Clock>,
         chance: Arc<dyn Chance>,
     ) -> Result<(Engine, JoinHandle<()>), StartError> {
+        Engine::start_with(store, clock, chance, None)
+    }
+
+    /// As [`Engine::start`], with the key that signs the audit's chain.
+    pub fn start_signing(
+        store: Box<dyn Store>,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+        key: AuditKey,
+    ) -> Result<(Engine, JoinHandle<()>), StartError> {
+        Engine::start_with(store, clock, chance, Some(key))
+    }
+
+    fn start_with(
+        store: Box<dyn Store>,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+        key: Option<AuditKey>,
+    ) -> Result<(Engine, JoinHandle<()>), StartError> {
         let (state, orphans, link) = records::load(store.as_ref(), clock.now())?;
+        let reader = store.reader();
+        let tip = link.map(|link| link.tip(LANE));
+        let signing = Signing::start(key, reader.as_ref(), tip)?;
         let hub = Arc::new(Hub {
             state: RwLock::new(state),
             feed: Feed::default(),
@@ -128,9 +167,12 @@ impl Engine {
             stopped: watch::Sender::new(None),
             clock,
             chance,
+            reader,
+            audit_reads: Arc::new(Semaphore::new(AUDIT_READS_MAX)),
+            audit_key: signing.public(),
         });
         let (jobs, queue) = mpsc::channel(ORDERS_WAITING_MAX);
-        let writer = writer::Writer::new(store, Arc::clone(&hub), orphans, link);
+        let writer = writer::Writer::new(store, Arc::clone(&hub), orphans, tip, signing);
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || writer.run(queue))
@@ -231,6 +273,52 @@ impl Engine {
         let (done, passed) = oneshot::channel();
         self.jobs.send(Job::Pass(done)).await.map_err(|_| Refused::Stopped)?;
         passed.await.map_err(|_| Refused::Stopped)
+    }
+
+    /// Reads the audit as it is now, on a thread that may block and beside the writer, who waits
+    /// for nothing.
+    pub async fn read_audit<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&AuditView<'_>) -> Result<T, AuditError> + Send + 'static,
+    ) -> Result<T, AuditError> {
+        let permits = Arc::clone(&self.hub.audit_reads);
+        let permit = permits.try_acquire_owned().map_err(|_| AuditError::Busy)?;
+        let reader = Arc::clone(&self.hub.reader);
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let snapshot = reader.snapshot()?;
+            read(&AuditView::new(snapshot.as_ref()))
+        });
+        done.await.expect("reading does not panic")
+    }
+
+    /// The public half of the key that signs the audit.
+    pub fn audit_key(&self) -> Option<Hex<32>> {
+        self.hub.audit_key
+    }
+
+    /// Has everything recorded so far signed, where there is a key to sign with.
+    pub async fn sign_audit(&self) {
+        let (done, signed) = oneshot::channel();
+        if self.jobs.send(Job::Sign(done)).await.is_ok() {
+            // When the writer has ended, it has signed.
+            drop(signed.await);
+        }
+    }
+
+    /// Takes away what the audit holds from longer ago than `keep`, behind a signed beginning: a
+    /// part in each commit, so that others get their turn. Without a key nothing is pruned.
+    pub async fn prune_audit(&self, keep: Duration) {
+        let before = self.now().saturating_sub(keep);
+        loop {
+            let (done, pruned) = oneshot::channel();
+            if self.jobs.send(Job::Prune { before, done }).await.is_err() {
+                return;
+            }
+            if !pruned.await.unwrap_or(false) {
+                return;
+            }
+        }
     }
 
     /// The plane's time.

@@ -6,31 +6,16 @@ use std::ops::Bound;
 use postern_shared::ids::{GroupId, MemberId};
 use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::audit::{ChainLink, LANE, Linked, Place, record_hash, record_key};
 use crate::domain::{
-    Agent, AuditRecord, Change, Enrolment, Group, Key as ApiKey, Member, Org, Pair, Replay,
-    ReplayId, Report, State, Touched, User,
+    Agent, Change, Enrolment, Group, Key as ApiKey, Member, Org, Pair, Replay, ReplayId, Report,
+    State, Touched, User,
 };
 use crate::store::{
     CodecError, Item, Key, Operation, Order, Precondition, Record, Scan, Store, StoreError, Table,
     Versioned, decode, encode,
 };
-
-/// One link of a writer's chain over the audit: it hashes the hashes of the records of one
-/// commit and the link before, so that no record can be changed, taken out or moved unnoticed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChainLink {
-    /// The place in the chain, from 1 up.
-    pub number: u64,
-    /// When the commit was made.
-    pub at: Timestamp,
-    /// The hash of the link before; zeros for the first.
-    pub previous: [u8; 32],
-    /// SHA-256 of each record of the commit as it is stored, in order.
-    pub records: Vec<[u8; 32]>,
-}
 
 /// A stored record that does not fit its table.
 #[derive(Debug, thiserror::Error)]
@@ -51,36 +36,7 @@ macro_rules! versioned {
     )*};
 }
 
-versioned!(Org User ApiKey Pair Report Group Member Agent Enrolment AuditRecord ChainLink Replay);
-
-/// The writer's chain has this lane in its keys, so that a store with other writers has room for
-/// theirs.
-const LANE: [u8; 2] = [0, 0];
-
-impl ChainLink {
-    /// The hash that the next link carries.
-    pub fn hash(&self) -> [u8; 32] {
-        Sha256::digest(encode(self)).into()
-    }
-
-    /// The link behind `last` over the given stored records.
-    pub(super) fn after(last: Option<&ChainLink>, at: Timestamp, records: Vec<[u8; 32]>) -> Self {
-        ChainLink {
-            number: last.map_or(1, |last| last.number + 1),
-            at,
-            previous: last.map_or([0; 32], ChainLink::hash),
-            records,
-        }
-    }
-
-    pub(super) fn item(&self) -> Item {
-        let key = Key::new(Table::Chain, [&LANE[..], &self.number.to_be_bytes()].concat());
-        Item {
-            preconditions: vec![Precondition::Absent(key.clone())],
-            operations: vec![Operation::Put(key, encode(self))],
-        }
-    }
-}
+versioned!(Org User ApiKey Pair Report Group Member Agent Enrolment Replay);
 
 /// Loads every record; answers the state, the records that nobody needs any more (members whose
 /// group is gone, answers whose time is over), and the chain's end.
@@ -171,22 +127,21 @@ fn read(record: &Record) -> Result<Change, RecordError> {
 
 /// Turns the changes of one order into one item: each record with the revision that it was
 /// decided on, so that another writer's change in between is noticed. Audit records get their
-/// place `number` in the chain and the next `index` in it; their hashes are added to `hashes`.
+/// place in the link `number` of the chain, and are added to `linked`.
 pub(super) fn item(
     state: &State,
     changes: &[Change],
     number: u64,
-    hashes: &mut Vec<[u8; 32]>,
+    linked: &mut Vec<Linked>,
 ) -> Item {
     let mut item = Item::default();
     for change in changes {
         let (operation, revision) = if let Change::Record(record) = change {
             let value = encode(record);
-            let index = u32::try_from(hashes.len()).expect("a commit has fewer records");
-            hashes.push(Sha256::digest(&value).into());
-            let place =
-                [&record.org.as_bytes()[..], &LANE, &number.to_be_bytes(), &index.to_be_bytes()];
-            (Operation::Put(Key::new(Table::Audit, place.concat()), value), None)
+            let index = u32::try_from(linked.len()).expect("a commit has fewer records");
+            linked.push(Linked { org: record.org, hash: record_hash(&value) });
+            let place = Place { lane: LANE, number, index };
+            (Operation::Put(record_key(record.org, place), value), None)
         } else {
             operation(state, change)
         };

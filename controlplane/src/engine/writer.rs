@@ -9,8 +9,10 @@ use postern_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::records::{self, ChainLink, member_key, replay_key};
+use super::records::{self, member_key, replay_key};
+use super::signing::Signing;
 use super::{Done, Hub, Job, Refused, Stopped, Telling};
+use crate::audit::{ChainLink, LANE, Linked, Tip, link_item};
 use crate::domain::{
     Change, Footprint, Order, RecordKey, Rejection, ReplayId, State, Touched, decide,
 };
@@ -33,11 +35,12 @@ type Answers = Vec<(Answer, Result<Done, Refused>)>;
 type Waiting = (Order, Option<Telling>, Answer);
 
 pub(super) struct Writer {
-    store: Box<dyn Store>,
-    hub: Arc<Hub>,
+    pub(super) store: Box<dyn Store>,
+    pub(super) hub: Arc<Hub>,
     /// Stored members whose group is gone, to be cleaned up along with other commits.
     orphans: Vec<Key>,
-    link: Option<ChainLink>,
+    pub(super) tip: Option<Tip>,
+    pub(super) signing: Signing,
     /// Orders that conflicted with the batch before.
     deferred: Vec<Waiting>,
     /// Where answers are handed out, if there is a runtime to do it.
@@ -51,7 +54,7 @@ struct Batch {
     items: Vec<Item>,
     operations: usize,
     bytes: usize,
-    hashes: Vec<[u8; 32]>,
+    linked: Vec<Linked>,
     decided: Vec<(Vec<Change>, Answer)>,
     closes_only: bool,
 }
@@ -61,25 +64,24 @@ impl Writer {
         store: Box<dyn Store>,
         hub: Arc<Hub>,
         orphans: Vec<Key>,
-        link: Option<ChainLink>,
+        tip: Option<Tip>,
+        signing: Signing,
     ) -> Writer {
-        Writer { store, hub, orphans, link, deferred: Vec::new(), clerk: clerk() }
+        Writer { store, hub, orphans, tip, signing, deferred: Vec::new(), clerk: clerk() }
     }
 
     /// Works until it is told to stop, nobody can ask any more, or the store fails.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut why = Stopped::Asked;
         let mut is_stopping = false;
-        loop {
+        let why = loop {
             if let Err(error) = self.pass(&mut queue, &mut is_stopping) {
                 tracing::error!(error = %chain(&error), "the store failed; ending");
-                why = Stopped::StoreFailed;
-                break;
+                break Stopped::StoreFailed;
             }
             if is_stopping && self.deferred.is_empty() {
-                break;
+                break self.sign_off();
             }
-        }
+        };
         self.hub.stopped.send_replace(Some(why));
     }
 
@@ -114,6 +116,16 @@ impl Writer {
                 Job::Order(order, telling, answer) => orders.push((*order, telling, answer)),
                 // Whoever asked may have left.
                 Job::Pass(done) => drop(done.send(())),
+                Job::Sign(done) => {
+                    self.sign()?;
+                    // Whoever asked may have left.
+                    let _ = done.send(());
+                }
+                Job::Prune { before, done } => {
+                    let is_more = self.prune(before)?;
+                    // Whoever asked may have left.
+                    let _ = done.send(is_more);
+                }
                 Job::ReplaceEpoch { held, done } => {
                     self.replace_epoch(held)?;
                     // Whoever asked may have left.
@@ -177,14 +189,14 @@ impl Writer {
             }
         };
         let limits = self.store.limits();
-        let item = records::item(state, &changes, self.next_number(), &mut batch.hashes);
+        let item = records::item(state, &changes, self.next_number(), &mut batch.linked);
         let bytes: usize = item.operations.iter().map(Operation::bytes).sum();
         let operations = item.operations.len();
-        // One operation and its bytes are kept for the chain's link.
-        if limits.operations_max <= batch.operations + operations
+        // Operations and bytes are kept for the chain's link and its signature.
+        if limits.operations_max < batch.operations + operations + LINK_OPERATIONS
             || limits.bytes_max <= batch.bytes + bytes + LINK_BYTES_MAX
         {
-            batch.hashes.truncate(batch.hashes.len() - records_in(&changes));
+            batch.linked.truncate(batch.linked.len() - records_in(&changes));
             if batch.items.is_empty() {
                 let limit = Rejection::Conflict("the change is too large for one commit");
                 drop(answer.send(Err(Refused::Rejected(limit))));
@@ -202,9 +214,12 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Batch, now: Timestamp) -> Result<(), StoreError> {
-        let link = ChainLink::after(self.link.as_ref(), now, std::mem::take(&mut batch.hashes));
-        batch.items.push(link.item());
-        let room = self.store.limits().operations_max.saturating_sub(batch.operations + 1);
+        let link = ChainLink::after(self.tip, now, std::mem::take(&mut batch.linked));
+        let tip = link.tip(LANE);
+        batch.items.push(link_item(LANE, &link));
+        batch.items.extend(self.signing.due(tip, now));
+        let room = self.store.limits().operations_max;
+        let room = room.saturating_sub(batch.operations + LINK_OPERATIONS);
         let cleaned = self.orphans.len().min(ORPHANS_MAX).min(room);
         let ended = self.ended_replays(&batch, now, room - cleaned);
         if 0 < cleaned + ended.len() {
@@ -226,7 +241,8 @@ impl Writer {
         };
         metrics::histogram!("postern_commit_seconds").record(began.elapsed());
         metrics::counter!("postern_orders_committed_total").increment(orders as u64);
-        self.link = Some(link);
+        self.tip = Some(tip);
+        self.signing.committed(tip);
         self.apply(batch.decided, &committed, now);
         self.forget(&ended, &committed);
         Ok(())
@@ -304,7 +320,38 @@ impl Writer {
     }
 
     fn next_number(&self) -> u64 {
-        self.link.as_ref().map_or(1, |link| link.number + 1)
+        self.tip.map_or(1, |tip| tip.number + 1)
+    }
+
+    /// Signs the end of the chain, if it is not signed yet. On a full disk it waits.
+    fn sign(&mut self) -> Result<(), StoreError> {
+        let now = self.hub.clock.now();
+        let Some((item, tip)) = self.tip.and_then(|tip| Some((self.signing.item(tip, now)?, tip)))
+        else {
+            return Ok(());
+        };
+        match self.store.commit(&[item], Purpose::Ordinary, now) {
+            Ok(_) => {
+                self.signing.committed(tip);
+                Ok(())
+            }
+            Err(StoreError::DiskReserve { .. }) => {
+                self.signing.not_committed();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Signs what this writer has added, as its last act.
+    fn sign_off(&mut self) -> Stopped {
+        match if self.signing.has_unsigned() { self.sign() } else { Ok(()) } {
+            Ok(()) => Stopped::Asked,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the store failed at the end");
+                Stopped::StoreFailed
+            }
+        }
     }
 
     /// Begins a new epoch and tells every follower. On a full disk the old one stays: a follower
@@ -351,8 +398,11 @@ fn clerk() -> Option<mpsc::Sender<Answers>> {
     Some(clerk)
 }
 
-/// Room for the chain's link: 32 bytes for each order, and its head.
-const LINK_BYTES_MAX: usize = 64 + 32 * 2 * ORDERS_MAX;
+/// The chain's link, and its signature.
+const LINK_OPERATIONS: usize = 2;
+
+/// Room for the chain's link and its signature: org and hash of each record.
+const LINK_BYTES_MAX: usize = 512 + 49 * 2 * ORDERS_MAX;
 
 /// What an order reads and writes; one whose answer is kept counts among its org's.
 fn footprint(state: &State, order: &Order, telling: Option<&Telling>) -> Footprint {

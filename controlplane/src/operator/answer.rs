@@ -12,6 +12,7 @@ use postern_shared::wire::v1::{AgentGroup, AgentUpdate, ListedEntry, Receipt};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::audit::{Hex, Line, Opening, Part, Place, RecordView, StrayRecord};
 use crate::domain::{Email, Label};
 
 /// An answer with the plane's time at which it was true.
@@ -45,6 +46,30 @@ pub enum Answer {
     BookmarkRotated(NewBookmark),
     ServerKeyRotated(NewServerKey),
     LockedKeyMinted(LockedKey),
+    Audit(Page<RecordView, Place>),
+    AuditOpened(AuditOpened),
+    AuditPart(Part),
+    AuditStray(AuditStray),
+}
+
+/// What an export of the audit holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AuditOpened {
+    /// What its links and records are.
+    pub opening: Opening,
+    /// Its first lines.
+    pub lines: Vec<Line>,
+    /// The public half of the key that signs here, where there is one.
+    pub key: Option<Hex<32>>,
+}
+
+/// Whether there is a record that no link has.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AuditStray {
+    /// The first one.
+    pub found: Option<StrayRecord>,
+    /// Behind which key to look on, in hexadecimal digits; none at the end.
+    pub next: Option<String>,
 }
 
 /// A part of a list, and behind which item the next part begins.

@@ -3,6 +3,7 @@
 
 mod agent;
 mod answer;
+mod audit;
 mod find;
 mod group;
 mod key;
@@ -16,13 +17,14 @@ use postern_shared::scope::ScopeSet;
 use postern_shared::time::{Timestamp, Ttl};
 
 pub use self::answer::{
-    AddedPair, AddressView, AgentView, Answer, GroupList, GroupView, Invitation, KeyView,
-    LockedKey, MemberKindView, MemberView, MintedKey, Named, NewBookmark, NewServerKey, OriginView,
-    Page, PairName, PairView, Reply, Revealed,
+    AddedPair, AddressView, AgentView, Answer, AuditOpened, AuditStray, GroupList, GroupView,
+    Invitation, KeyView, LockedKey, MemberKindView, MemberView, MintedKey, Named, NewBookmark,
+    NewServerKey, OriginView, Page, PairName, PairView, Reply, Revealed,
 };
 pub use self::request::{
     MemberAsked, MemberEnd, Operation, OriginAsked, Reference, ReferenceError, Request,
 };
+use crate::audit::AuditError;
 use crate::domain::{Actor, Command, Order, OrgRow, State};
 use crate::engine::{Done, Engine, Refused};
 
@@ -74,6 +76,9 @@ pub enum OperatorError {
     /// The engine refused the order.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The audit cannot be read.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// Carries out what an operator asks for, and answers when it is durable.
@@ -82,6 +87,9 @@ pub async fn carry_out(
     plane: &Plane,
     request: Request,
 ) -> Result<Reply, OperatorError> {
+    if let Some(answer) = audit::of_the_plane(engine, &request).await? {
+        return Ok(Reply { as_of: engine.now(), answer });
+    }
     let org = find::org(&engine.state(), request.org.as_ref())?.record.id;
     let desk = Desk { engine, plane, org };
     let answer = desk.carry_out(request.operation).await?;
@@ -142,6 +150,16 @@ impl Desk<'_> {
             Operation::RotateServerKey { pair } => self.rotate_server_key(&pair).await,
             Operation::MintLockedKey { name, scopes, lifetime } => {
                 self.mint_locked_key(name, scopes, lifetime).await
+            }
+            Operation::ListAudit { filter, limit, after, .. } => {
+                audit::list(self.engine, self.org, (filter, limit), after).await
+            }
+            Operation::OpenAudit { .. }
+            | Operation::ReadAudit { .. }
+            | Operation::FindStray { .. } => {
+                unreachable!(
+                    "what is about the whole plane is answered before an org is looked for"
+                )
             }
         }
     }

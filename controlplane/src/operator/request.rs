@@ -6,9 +6,10 @@ use std::str::FromStr;
 use postern_shared::ids::{AgentId, KeyId, MemberId};
 use postern_shared::network::Network;
 use postern_shared::scope::ScopeSet;
-use postern_shared::time::{Expiry, Ttl};
+use postern_shared::time::{Expiry, Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{Filter, Opening, Place};
 use crate::domain::{Email, Label};
 
 /// One thing that an operator asks for.
@@ -66,6 +67,15 @@ pub enum Operation {
     RotateServerKey { pair: Reference },
     /// Mints an API key together with a pair of the same name, and locks it to where that is.
     MintLockedKey { name: Label, scopes: ScopeSet, lifetime: Option<Ttl> },
+    /// Lists the newest records of the audit that are older than `after`: those of the org, or of
+    /// no org at all.
+    ListAudit { no_org: bool, filter: Filter, limit: usize, after: Option<Place> },
+    /// Says what an export of the audit holds: of one org, or of the whole plane.
+    OpenAudit { since: Option<Timestamp>, until: Option<Timestamp> },
+    /// Reads the lines of an export from a link on.
+    ReadAudit { opening: Opening, from: u64 },
+    /// Looks behind a key for records that no link has.
+    FindStray { after: Option<String> },
 }
 
 /// A name, a running number or a UUID, as somebody wrote it.

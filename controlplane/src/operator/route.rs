@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::routing::post;
 
 use super::{OperatorError, Plane, Request, carry_out};
-use crate::api::refusal;
+use crate::api::{audit, refusal};
 use crate::engine::Engine;
 use crate::http::json::StrictJson;
 use crate::http::{Answer, ApiError};
@@ -40,6 +40,7 @@ impl From<OperatorError> for ApiError {
             OperatorError::WhichOrg { .. } => ApiError::field("/org", error.to_string()),
             OperatorError::NoOrg => ApiError::Conflict { detail: error.to_string() },
             OperatorError::Refused(refused) => refusal::refused(refused),
+            OperatorError::Audit(error) => audit::unreadable(error),
         }
     }
 }

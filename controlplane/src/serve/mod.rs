@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use axum::Router;
 use postern_shared::error::chain;
+use postern_shared::time::Ttl;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,10 +29,11 @@ use tokio::time::timeout;
 use self::log::LogControl;
 use self::service_manager::ServiceManager;
 use crate::app::{self, App, Settings};
+use crate::audit::AuditKey;
 use crate::chance::{Chance, OsChance};
 use crate::clock::SteadyClock;
 use crate::config::{Config, ConfigError, Log, TlsFiles};
-use crate::data_dir::{DataDir, DataDirError, invited_pin, read_sealing_key};
+use crate::data_dir::{DataDir, DataDirError, ensure_audit_key, invited_pin, read_sealing_key};
 use crate::engine::{Engine, StartError, Stopped};
 use crate::http::Border;
 use crate::http::border::finish;
@@ -125,6 +127,8 @@ struct Daemon {
     app: App,
     writer: JoinHandle<thread::Result<()>>,
     certificates: Vec<(TlsFiles, Arc<Certificates>)>,
+    /// How long the audit is kept; for ever when none.
+    keep: watch::Sender<Option<Ttl>>,
     /// Servers and what keeps them going; all end when `stop` turns true.
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -136,11 +140,13 @@ impl Daemon {
         let metrics = Metrics::install()?;
         let data = DataDir::of(&config);
         data.require()?;
-        let sealing_key = data.sealing_key(std::env::var_os("CREDENTIALS_DIRECTORY").as_deref());
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+        let sealing_key = data.sealing_key(credentials.as_deref());
         // Missing or damaged, it is to be known now, not when something has to be unsealed.
         read_sealing_key(&sealing_key)?;
+        let audit_key = ensure_audit_key(&data.audit_key(credentials.as_deref()), &OsChance)?;
         let certificates = load_certificates(&config)?;
-        let (engine, writer, clock) = start_engine(data.store()).await?;
+        let (engine, writer, clock) = start_engine(data.store(), audit_key).await?;
         let app = App::new(engine.clone(), settings(&config));
         let own = data.own_certificate(&config);
         let mut daemon = Daemon {
@@ -149,6 +155,7 @@ impl Daemon {
             app: app.clone(),
             tasks: JoinSet::new(),
             stop: watch::Sender::new(false),
+            keep: watch::Sender::new(config.audit_keep),
             certificates,
             log,
             config,
@@ -211,6 +218,11 @@ impl Daemon {
         self.tasks.spawn(metrics.upkeep(self.stop.subscribe()));
         let (engine, data) = (self.engine.clone(), DataDir::of(&self.config).store());
         self.tasks.spawn(show_state(engine, clock, data, self.stop.subscribe()));
+        self.tasks.spawn(keep_audit(
+            self.app.clone(),
+            self.keep.subscribe(),
+            self.stop.subscribe(),
+        ));
     }
 
     /// Resolves when the writer has ended, which it does only after a failure.
@@ -259,9 +271,11 @@ impl Daemon {
             allow_private: new.allow_private,
             rates: new.rates,
             log: Log { json, ..new.log },
+            audit_keep: new.audit_keep,
             ..self.config.clone()
         };
         let is_all = in_force == new;
+        self.keep.send_replace(new.audit_keep);
         self.config = in_force;
         is_all
     }
@@ -275,6 +289,7 @@ impl Daemon {
         if drained.await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }
+        self.app.record_refusals().await;
         self.engine.stop().await;
         self.writer_ended().await;
         match *self.engine.watch_stopped().borrow() {
@@ -321,15 +336,36 @@ fn load_certificates(config: &Config) -> Result<Vec<(TlsFiles, Arc<Certificates>
 /// checked.
 async fn start_engine(
     path: PathBuf,
+    audit_key: AuditKey,
 ) -> Result<(Engine, thread::JoinHandle<()>, Arc<SteadyClock>), ServeError> {
     let started = spawn_blocking(move || {
         let store = RedbStore::open(&path, Options::default())?;
         let clock = Arc::new(SteadyClock::start(store.high_water()));
         let chance: Arc<dyn Chance> = Arc::new(OsChance);
-        let (engine, writer) = Engine::start(Box::new(store), clock.clone(), chance)?;
+        let (engine, writer) =
+            Engine::start_signing(Box::new(store), clock.clone(), chance, audit_key)?;
         Ok((engine, writer, clock))
     });
     started.await.expect("opening the store does not panic")
+}
+
+/// Once a minute: records the refusals, signs what commits have left unsigned, prunes what is
+/// older than it has to be.
+async fn keep_audit(app: App, keep: watch::Receiver<Option<Ttl>>, mut stop: watch::Receiver<bool>) {
+    const EVERY: Duration = Duration::from_secs(60);
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = ticks.tick() => {}
+        }
+        app.record_refusals().await;
+        app.engine().sign_audit().await;
+        let keep = *keep.borrow();
+        if let Some(keep) = keep {
+            app.engine().prune_audit(keep.as_duration()).await;
+        }
+    }
 }
 
 /// Shows in the figures what no request tells: how much there is, how much room is left on the

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 mod agents;
+mod audit;
 mod auth;
 mod bookmark;
 mod canary;

@@ -43,6 +43,7 @@ pub(crate) struct World {
     pub(crate) router: Router,
     /// Holds every answer against the API's document.
     pub(crate) held: Held,
+    pub(crate) app: App,
     http: reqwest::Client,
     stop: watch::Sender<bool>,
 }
@@ -127,7 +128,8 @@ impl World {
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let (engine, _) = Engine::start(store, time, chance).unwrap();
         let proxies = settings.proxies.clone();
-        let (router, held) = Held::around(router(App::new(engine.clone(), settings)));
+        let app = App::new(engine.clone(), settings);
+        let (router, held) = Held::around(router(app.clone()));
         let server = Server::new(router.clone(), Limits::PUBLIC, proxies);
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).unwrap();
         let address = listener.local_address().unwrap();
@@ -138,7 +140,7 @@ impl World {
             .no_proxy()
             .build()
             .unwrap();
-        World { engine, clock, address, router, held, http, stop }
+        World { engine, clock, address, router, app, held, http, stop }
     }
 
     /// Somebody without a secret.

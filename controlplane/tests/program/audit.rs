@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
 
+use postern_controlplane::audit::ChainLink;
 use postern_controlplane::domain::AuditRecord;
-use postern_controlplane::engine::ChainLink;
 use postern_controlplane::store::{
     Options, Order, RedbStore, SCAN_RECORDS_MAX, Scan, Store, Table, decode,
 };
@@ -26,14 +26,29 @@ pub(crate) fn walk(data: &Path) -> Vec<AuditRecord> {
     let (mut previous, mut audit) = ([0; 32], Vec::new());
     for (count, (_, value)) in (1..).zip(all(&store, Table::Chain)) {
         let link: ChainLink = decode(&value).unwrap();
-        assert_eq!((link.number, link.previous), (count, previous), "the chain is broken");
-        previous = link.hash();
-        for (index, hash) in (0_u32..).zip(&link.records) {
+        assert_eq!((link.number, link.previous.0), (count, previous), "the chain is broken");
+        let mut hashed = Sha256::new();
+        hashed.update(b"postern audit link 1\n\0\0");
+        hashed.update(link.number.to_be_bytes());
+        hashed.update(link.at.unix_ms().to_be_bytes());
+        hashed.update(previous);
+        hashed.update(u32::try_from(link.records.len()).unwrap().to_be_bytes());
+        for (index, linked) in (0_u32..).zip(&link.records) {
             let place = [&link.number.to_be_bytes()[..], &index.to_be_bytes()].concat();
             let record = records.remove(&place).expect("a record of the chain is missing");
-            assert_eq!(<[u8; 32]>::from(Sha256::digest(&record)), *hash, "a record was altered");
+            let hash = <[u8; 32]>::from(Sha256::digest(&record));
+            assert_eq!(hash, linked.hash.0, "a record was altered");
+            let tag = [
+                b"postern audit tag 1\n",
+                &linked.org.as_bytes()[..],
+                &[0, 0],
+                &link.number.to_be_bytes(),
+            ];
+            hashed.update(&Sha256::digest(tag.concat())[..16]);
+            hashed.update(hash);
             audit.push(decode(&record).unwrap());
         }
+        previous = hashed.finalize().into();
     }
     assert!(records.is_empty(), "records that no link hashes: {records:?}");
     audit

@@ -39,7 +39,10 @@ fn what_init_makes_is_private_and_complete() {
         names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
-    assert_eq!(names, ["controlplane.yaml", "postern.redb", "sealing-key", "tls.crt", "tls.key"]);
+    assert_eq!(
+        names,
+        ["audit-key", "controlplane.yaml", "postern.redb", "sealing-key", "tls.crt", "tls.key"]
+    );
     assert_eq!(fs::read(data.join("sealing-key")).unwrap().len(), 32);
     let config = data.join("controlplane.yaml");
     let checked = program(&["check"]).arg(&config).output().unwrap();

@@ -6,6 +6,7 @@ mod agents;
 mod audit;
 mod commands;
 mod crash;
+mod evidence;
 mod init;
 mod life;
 mod once;

@@ -1,0 +1,85 @@
+//! `/account/audit`: what happened in the caller's org, the newest first.
+
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::Uri;
+use postern_shared::time::Timestamp;
+use postern_shared::wire::v1::Envelope;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::{AccountRead, Holder};
+use super::behind;
+use super::document::Paging;
+use crate::app::App;
+use crate::audit::{AuditError, Filter, Place, RecordView};
+use crate::http::paging::{Cursor, PageRequest};
+use crate::http::{Answer, ApiError};
+
+/// When to try again while others read.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// Which records are asked for, beside the page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Asked {
+    /// None from before this time.
+    #[param(nullable = false)]
+    since: Option<Timestamp>,
+    /// None from this time or later.
+    #[param(nullable = false)]
+    until: Option<Timestamp>,
+    /// Only those of this kind, such as `pair_reported`.
+    #[param(nullable = false)]
+    kind: Option<String>,
+}
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// Lists what happened in the org, the newest first.
+#[utoipa::path(
+    get, path = "/account/audit", operation_id = "listAudit", tag = "account",
+    params(Paging, Asked),
+    security(("key" = ["account.read"])),
+    responses((status = 200, description = "A page of records", body = Envelope<Vec<RecordView>>)),
+)]
+async fn list(
+    State(app): State<App>,
+    holder: Holder<AccountRead>,
+    page: PageRequest,
+    uri: Uri,
+) -> Result<Answer, ApiError> {
+    let Query(Asked { since, until, kind }) =
+        Query::try_from_uri(&uri).map_err(|error: axum::extract::rejection::QueryRejection| {
+            ApiError::BadRequest { detail: error.body_text() }
+        })?;
+    let after = behind(&page)?.map(Place::from_bytes);
+    let filter = Filter { since, until, kind };
+    let (org, limit) = (holder.org, page.limit);
+    let found = app.engine().read_audit(move |audit| audit.page(org, &filter, after, limit)).await;
+    let found = found.map_err(unreadable)?;
+
+    let state = app.engine().state();
+    let views = found.entries.iter();
+    let views = views.map(|entry| RecordView::with_name(entry.place, &entry.record, &state));
+    let views: Vec<RecordView> = views.collect();
+    drop(state);
+    Ok(Answer::page(&views, found.next.map(|place| Cursor::behind(&place.to_bytes()))))
+}
+
+/// Tells why the audit was not read.
+pub(crate) fn unreadable(error: AuditError) -> ApiError {
+    match error {
+        AuditError::Busy => {
+            ApiError::Unavailable { reason: error.to_string(), retry_after: BUSY_RETRY }
+        }
+        AuditError::Read(_) | AuditError::Unreadable { .. } | AuditError::Key(_) => {
+            ApiError::internal(error)
+        }
+    }
+}
