@@ -211,15 +211,19 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<Token> {
     secret.trim().parse().ok()
 }
 
-/// Takes a request from the budgets of its key and its source. An agent has only its own, since
+/// Takes a request from the budgets of its source, its key and its org, and says how the caller
+/// stands with the tightest of them. An agent has only its own, since
 /// a hundred of them may share an address, and only that of reads: what it says stays in memory.
 fn charge(app: &App, method: &Method, access: Access, now: Timestamp) -> Result<Budget, ApiError> {
     let limiter = app.limiter();
     match access.credential {
-        Credential::Key(_, id) => {
+        Credential::Key(org, id) => {
             let tier = if method.is_safe() { Tier::Read } else { Tier::Write };
-            limiter.take(tier, Caller::source(access.address), now)?;
-            Ok(limiter.take(tier, Caller::record(id.as_bytes()), now)?)
+            let source = limiter.take(tier, Caller::source(access.address), now)?;
+            let key = limiter.take(tier, Caller::record(id.as_bytes()), now)?;
+            let org = limiter.take_of_org(tier, Caller::record(org.as_bytes()), now)?;
+            let tightest = [key, source, org].into_iter().min_by_key(Budget::remaining);
+            Ok(tightest.expect("there are three"))
         }
         Credential::Agent(_, id) => {
             Ok(limiter.take(Tier::Read, Caller::record(id.as_bytes()), now)?)

@@ -29,6 +29,9 @@ const CALLERS_MAX: usize = 65_536;
 /// for a walk over all of it.
 const SWEEP_LEN: usize = 256;
 
+/// How many keys' budgets all keys of one org may use together.
+const KEYS_OF_ORG: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
+
 /// One budget: bursts of `burst` requests, refilled evenly over `window`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -70,6 +73,11 @@ impl Budget {
     /// `burst` requests a minute.
     pub const fn per_minute(burst: NonZeroU32) -> Budget {
         Budget { burst, window: Duration::from_secs(60) }
+    }
+
+    /// What all keys of one org have together.
+    fn of_org(self) -> Budget {
+        Budget { burst: self.burst.saturating_mul(KEYS_OF_ORG), ..self }
     }
 }
 
@@ -168,6 +176,8 @@ impl Standing {
 pub struct Limiter {
     reads: Table,
     writes: Table,
+    reads_of_org: Table,
+    writes_of_org: Table,
     failures: Table,
     failures_of_all: Table,
 }
@@ -184,6 +194,8 @@ impl Limiter {
         Limiter {
             reads: Table::new("reads", limits.reads, CALLERS_MAX),
             writes: Table::new("writes", limits.writes, CALLERS_MAX),
+            reads_of_org: Table::new("reads_of_org", limits.reads.of_org(), CALLERS_MAX),
+            writes_of_org: Table::new("writes_of_org", limits.writes.of_org(), CALLERS_MAX),
             failures: Table::new("authentication", limits.failures, CALLERS_MAX),
             failures_of_all: Table::new("authentication", limits.failures_of_all, 1),
         }
@@ -194,6 +206,19 @@ impl Limiter {
         match tier {
             Tier::Read => self.reads.take(caller, now),
             Tier::Write => self.writes.take(caller, now),
+        }
+    }
+
+    /// Takes one request from the budget that all keys of an org share.
+    pub fn take_of_org(
+        &self,
+        tier: Tier,
+        org: Caller,
+        now: Timestamp,
+    ) -> Result<Standing, Exhausted> {
+        match tier {
+            Tier::Read => self.reads_of_org.take(org, now),
+            Tier::Write => self.writes_of_org.take(org, now),
         }
     }
 
@@ -493,6 +518,22 @@ mod tests {
 
         assert_eq!(headers["ratelimit"], "\"reads\";r=2;t=1");
         assert_eq!(headers["ratelimit-policy"], "\"reads\";q=3;w=3");
+    }
+
+    #[test]
+    fn the_keys_of_an_org_share_ten_keys_budgets() {
+        let limits = RateLimits { writes: BUDGET, ..RateLimits::DEFAULT };
+        let limiter = Limiter::new(&limits);
+        let (ours, theirs) = (Caller::record(&[1; 16]), Caller::record(&[2; 16]));
+        for _ in 0..30 {
+            limiter.take_of_org(Tier::Write, ours, at(0)).unwrap();
+        }
+
+        let refused = limiter.take_of_org(Tier::Write, ours, at(0)).unwrap_err();
+
+        assert_eq!(refused.policy, "writes_of_org");
+        limiter.take_of_org(Tier::Read, ours, at(0)).unwrap();
+        limiter.take_of_org(Tier::Write, theirs, at(0)).unwrap();
     }
 
     #[test]
