@@ -105,6 +105,15 @@ fn text<'a>(value: &'a Value, what: &str) -> Result<&'a str, String> {
     value.as_str().ok_or_else(|| format!("must be {what}, as a string"))
 }
 
+/// Reads a whole number; in JSON `60.0` and `6e1` are 60, too.
+fn whole(value: &Value) -> Option<u64> {
+    /// Up to here every whole number has a form of its own.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    let from_float = |float: &f64| float.fract() == 0.0 && (0.0..=EXACT_MAX).contains(float);
+    let float = value.as_f64().filter(from_float);
+    value.as_u64().or_else(|| format!("{}", float?).parse().ok())
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS_MAX).collect()
 }
@@ -138,7 +147,7 @@ impl Field for Timestamp {
 
 impl Field for Ttl {
     fn read(value: &Value) -> Result<Ttl, String> {
-        let secs = value.as_u64().ok_or("must be a whole number of seconds")?;
+        let secs = whole(value).ok_or("must be a whole number of seconds")?;
         Ttl::from_secs(secs).map_err(|error| error.to_string())
     }
 }
@@ -155,7 +164,7 @@ pub(super) struct PairName(pub(super) String);
 
 impl Field for PairName {
     fn read(value: &Value) -> Result<PairName, String> {
-        match (value.as_str(), value.as_u64()) {
+        match (value.as_str(), whole(value)) {
             (Some(text), _) => Ok(PairName(text.to_owned())),
             (None, Some(number)) => Ok(PairName(number.to_string())),
             (None, None) => Err("must be the id or the number of a pair".to_owned()),
@@ -220,8 +229,10 @@ mod tests {
         let read = |value| PairName::read(&value).map(|PairName(text)| text);
 
         assert_eq!(read(json!(7)), Ok("7".to_owned()));
+        assert_eq!(read(json!(7.0)), Ok("7".to_owned()), "the same number in JSON");
         assert_eq!(read(json!("7")), Ok("7".to_owned()));
         read(json!(-1)).unwrap_err();
+        read(json!(7.5)).unwrap_err();
         read(json!({})).unwrap_err();
     }
 }
