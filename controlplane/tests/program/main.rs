@@ -11,3 +11,4 @@ mod init;
 mod life;
 mod once;
 mod plane;
+mod quickstart;
