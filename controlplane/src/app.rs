@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use futures_util::future::join_all;
 use postern_shared::ids::OrgId;
 use postern_shared::network::Network;
@@ -18,7 +19,7 @@ use crate::api::once::Unanswered;
 use crate::api::stream::Seats;
 use crate::audit::Refusals;
 use crate::beacon::Confirmations;
-use crate::config::PublicUrl;
+use crate::config::{PublicUrl, WebOrigin};
 use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub proxies: TrustedProxies,
     /// The budgets of callers.
     pub rates: RateLimits,
+    /// The web pages that may call the API.
+    pub cors_origins: Vec<WebOrigin>,
 }
 
 impl Settings {
@@ -86,7 +89,8 @@ pub fn router(app: App) -> Router {
         .merge(beacon::routes())
         .merge(compat::routes())
         .nest("/api/v1", api::routes(&app));
-    finish(routes.with_state(app).merge(health), border)
+    let cors = from_fn_with_state(app.clone(), api::cors::share);
+    finish(routes.with_state(app).merge(health), border).layer(cors)
 }
 
 impl App {

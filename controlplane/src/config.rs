@@ -36,6 +36,9 @@ const CONNECTIONS_MAX: usize = 1_000_000;
 /// Most requests a minute that can be configured.
 const PER_MINUTE_MAX: u32 = 1_000_000;
 
+/// Most web pages that may call the API.
+const CORS_ORIGINS_MAX: usize = 64;
+
 /// What the operator decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -63,6 +66,8 @@ pub struct Config {
     pub log: Log,
     /// How long the audit is kept; for ever when none.
     pub audit_keep: Option<Ttl>,
+    /// The web pages that may call the API: `scheme://host` or `scheme://host:port`.
+    pub cors_origins: Vec<WebOrigin>,
 }
 
 /// One address to listen on.
@@ -89,6 +94,10 @@ pub struct PublicUrl {
     scheme: Scheme,
     authority: Authority,
 }
+
+/// Scheme, host and port of a web page, as browsers write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebOrigin(String);
 
 /// What is logged, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +189,10 @@ fn read(reader: &mut Reader<'_>, folder: &Path) -> Option<Config> {
         );
         reader.reject("control_socket", message);
     }
+    let cors_origins = reader.list("cors_origins", text::<WebOrigin>);
+    if CORS_ORIGINS_MAX < cors_origins.len() {
+        reader.reject("cors_origins", format!("has more than {CORS_ORIGINS_MAX}"));
+    }
     let limits = reader.optional_mapping("limits", |limits| Some(read_limits(limits)));
     let (limits, rates) = limits.unwrap_or((Limits::PUBLIC, RateLimits::DEFAULT));
     let audit_keep = reader.optional_mapping("audit", |audit| audit.optional("keep", span));
@@ -188,6 +201,7 @@ fn read(reader: &mut Reader<'_>, folder: &Path) -> Option<Config> {
         ttl: reader.optional("ttl", span).unwrap_or(Ttl::DEFAULT),
         allow_private: reader.optional("allow_private", boolean).unwrap_or(true),
         log: reader.optional_mapping("log", |log| Some(read_log(log))).unwrap_or(Log::DEFAULT),
+        cors_origins,
         public_url: public_url?,
         data_dir,
         listen,
@@ -323,6 +337,30 @@ impl FromStr for LogLevel {
         level.ok_or_else(|| {
             format!("is `{text}`; write {}", LogLevel::ALL.map(LogLevel::name).join(", "))
         })
+    }
+}
+
+impl WebOrigin {
+    /// The text, as a browser sends it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for WebOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<WebOrigin, String> {
+        let url: PublicUrl = text.parse().map_err(|_| {
+            format!(
+                "is `{text}`; write each page's scheme, host and port, such as https://example.org"
+            )
+        })?;
+        // Browsers write lower case, no port that is the scheme's own, and no slash at the end.
+        let own = if url.scheme == Scheme::HTTPS { ":443" } else { ":80" };
+        let written = url.to_string().to_lowercase();
+        let written = written.strip_suffix(own).unwrap_or(&written);
+        Ok(WebOrigin(written.to_owned()))
     }
 }
 

@@ -57,6 +57,7 @@ impl Plane {
                 allow_private: true,
                 proxies: proxies.clone(),
                 rates: no_rate_limits(),
+                cors_origins: Vec::new(),
             },
         );
         let nothing = Router::new().route("/nothing", post(|| async { "" }));

@@ -270,5 +270,6 @@ fn settings() -> Settings {
             failures: plenty,
             failures_of_all: plenty,
         },
+        cors_origins: Vec::new(),
     }
 }

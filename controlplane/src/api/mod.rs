@@ -4,6 +4,7 @@ mod account;
 mod agents;
 pub(crate) mod audit;
 pub(crate) mod auth;
+pub(crate) mod cors;
 mod document;
 mod fields;
 mod groups;

@@ -16,6 +16,7 @@ metrics: 127.0.0.1:9464
 control_socket: /run/postern-controlplane/control.sock
 ttl: 12h
 allow_private: false
+cors_origins: ['https://Console.example.org:443/', 'https://a.example:8443']
 limits:
   connections: 100
   connections_by_peer: 10
@@ -51,6 +52,8 @@ fn every_key_is_read() {
     assert_eq!(config.metrics, Some(([127, 0, 0, 1], 9464).into()));
     assert_eq!(config.control_socket, Path::new("/run/postern-controlplane/control.sock"));
     assert_eq!((config.ttl.as_secs(), config.allow_private), (43_200, false));
+    let origins: Vec<&str> = config.cors_origins.iter().map(WebOrigin::as_str).collect();
+    assert_eq!(origins, ["https://console.example.org", "https://a.example:8443"]);
     assert_eq!((config.limits.connections, config.limits.connections_by_peer), (100, 10));
     assert_eq!(config.rates.reads, Budget::per_minute(NonZeroU32::new(60).unwrap()));
     assert_eq!(config.rates.writes, RateLimits::DEFAULT.writes);
@@ -69,6 +72,7 @@ fn little_has_to_be_said() {
     assert_eq!((config.ttl, config.allow_private), (Ttl::DEFAULT, true));
     assert_eq!(config.proxies, TrustedProxies::NONE);
     assert_eq!(config.metrics, None);
+    assert_eq!(config.cors_origins, []);
     assert_eq!((config.public_url.host(), config.public_url.port()), ("localhost", 8080));
 }
 

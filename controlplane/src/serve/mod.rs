@@ -270,6 +270,7 @@ impl Daemon {
             ttl: new.ttl,
             allow_private: new.allow_private,
             rates: new.rates,
+            cors_origins: new.cors_origins.clone(),
             log: Log { json, ..new.log },
             audit_keep: new.audit_keep,
             ..self.config.clone()
@@ -309,6 +310,7 @@ fn settings(config: &Config) -> Settings {
         allow_private: config.allow_private,
         proxies: config.proxies.clone(),
         rates: config.rates,
+        cors_origins: config.cors_origins.clone(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What belongs to no resource: life signs, paths and methods that nobody knows.
 
+use postern_controlplane::app::Settings;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::world::{OFFICE, World, problem, within};
+use crate::world::{OFFICE, World, problem, settings, within};
 
 #[cfg(feature = "failpoints")]
 #[tokio::test]
@@ -61,5 +62,36 @@ async fn unknown_paths_and_methods_are_problems() {
         assert_eq!(answer.status(), 405, "{method} {path}");
         assert_eq!(answer.headers()["allow"], allowed, "{method} {path}");
         assert_eq!(problem(answer).await["type"], "method_not_allowed", "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn only_pages_on_the_operators_list_may_call() {
+    let page = "https://console.example.org";
+    let world = World::with(Settings { cors_origins: vec![page.parse().unwrap()], ..settings() });
+    let closed = World::start();
+    let ask = async |world: &World, method: Method, origin: &str| {
+        let request = world.at(OFFICE).request(method, "/api/v1/pairs").header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        crate::world::within(request.send()).await.unwrap()
+    };
+
+    let asked = ask(&world, Method::OPTIONS, page).await;
+    assert_eq!(asked.status(), 204);
+    assert_eq!(asked.headers()["access-control-allow-origin"], page);
+    let sent = asked.headers()["access-control-allow-headers"].to_str().unwrap();
+    assert!(sent.contains("authorization") && sent.contains("idempotency-key"), "{sent}");
+    let answered = ask(&world, Method::GET, page).await;
+    assert_eq!(answered.status(), 401, "a page needs both factors as well");
+    assert_eq!(answered.headers()["access-control-allow-origin"], page);
+    assert_eq!(answered.headers()["vary"], "origin");
+    assert!(!answered.headers().contains_key("access-control-allow-credentials"));
+
+    for (world, origin) in [(&world, "https://evil.example"), (&world, "null"), (&closed, page)] {
+        for method in [Method::OPTIONS, Method::GET] {
+            let answer = ask(world, method, origin).await;
+            assert!(matches!(answer.status().as_u16(), 401 | 405), "{origin}");
+            assert!(!answer.headers().contains_key("access-control-allow-origin"), "{origin}");
+        }
     }
 }

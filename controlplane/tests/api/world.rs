@@ -101,6 +101,7 @@ pub(crate) fn settings() -> Settings {
             header: ForwardHeader::XForwardedFor,
         },
         rates: RateLimits::DEFAULT,
+        cors_origins: Vec::new(),
     }
 }
 
