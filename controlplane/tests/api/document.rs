@@ -12,7 +12,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::held::{operation, resolve};
-use crate::world::{Caller, OFFICE, World, generous, problem, within};
+use crate::world::{Caller, OFFICE, World, generous, problem, start_time, within};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
@@ -140,7 +140,11 @@ impl Estate {
             }
         };
         let path = template.replace("{id}", id).replace("{member}", &self.member);
-        if path == "/stream" { format!("/stream?group={}", self.group) } else { path }
+        match template {
+            "/stream" => format!("/stream?group={}", self.group),
+            "/groups/{id}/history" => format!("{path}?at={}", start_time()),
+            _ => path,
+        }
     }
 }
 
