@@ -143,12 +143,7 @@ const _: () = assert!(PAGE_LEN_MAX == 1_000 && PAGE_LEN_DEFAULT == 100, "as Pagi
 #[expect(dead_code, reason = "this describes a header field")]
 pub(super) struct IfMatch {
     /// The ETag of the version that the change is meant for; from any other it is refused.
-    #[param(
-        rename = "If-Match",
-        min_length = 1,
-        pattern = r#"^(\*|(W/)?"[!#-~]*")$"#,
-        nullable = false
-    )]
+    #[param(rename = "If-Match", pattern = r#"^(|\*|(W/)?"[!#-~]*")$"#, nullable = false)]
     if_match: Option<String>,
 }
 
@@ -174,12 +169,7 @@ pub(super) struct OnceHeader {
 #[expect(dead_code, reason = "this describes a header field")]
 pub(super) struct IfNoneMatch {
     /// The ETag of what the client has: when it is still that, the answer is 304.
-    #[param(
-        rename = "If-None-Match",
-        min_length = 1,
-        pattern = r#"^(\*|(W/)?"[!#-~]*")$"#,
-        nullable = false
-    )]
+    #[param(rename = "If-None-Match", pattern = r#"^(|\*|(W/)?"[!#-~]*")$"#, nullable = false)]
     if_none_match: Option<String>,
 }
 

@@ -175,10 +175,10 @@ async fn edit(
     headers: HeaderMap,
     mut body: Fields,
 ) -> Result<Answer, ApiError> {
-    let (group, expected) = target(&app, &holder, &id, &headers)?;
     let edit = GroupEdit { name: body.optional("name"), ttl: body.nullable("ttl") };
     body.finish()?;
 
+    let (group, expected) = target(&app, &holder, &id, &headers)?;
     let command = Command::EditGroup { org: holder.org, group, edit, expected };
     app.engine().submit(holder.order(command)).await.map_err(refused)?;
 

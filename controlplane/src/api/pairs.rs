@@ -233,7 +233,6 @@ async fn edit(
     headers: HeaderMap,
     mut body: Fields,
 ) -> Result<Answer, ApiError> {
-    let (pair, expected) = target(&app, &holder, &id, &headers)?;
     let edit = PairEdit {
         name: body.optional("name"),
         contact_email: body.nullable("contact_email"),
@@ -242,6 +241,7 @@ async fn edit(
     };
     body.finish()?;
 
+    let (pair, expected) = target(&app, &holder, &id, &headers)?;
     let command = Command::EditPair { org: holder.org, pair, edit, expected };
     app.engine().submit(holder.order(command)).await.map_err(refused)?;
 
