@@ -43,6 +43,11 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Largest list: 131,072 entries, all of them IPv6, have about 18 MB.
 const LIST_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// How often an enrolment is asked for whose answer is lost.
+const ENROL_TRIES: u32 = 3;
+const ENROL_PAUSE: Duration = Duration::from_secs(1);
+
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 
@@ -118,18 +123,33 @@ impl Client {
 }
 
 /// Trades an enrolment token for a credential.
+///
+/// The plane keeps its answer under a name that is drawn anew each time, so that this asks again
+/// where the answer was lost on its way: an invitation is good once.
 pub(crate) async fn enrol(
     plane: &PlaneUrl,
     pin: Option<Pin>,
     token: &Token,
     request: &EnrolRequest,
 ) -> Result<EnrolAnswer, PlaneError> {
-    let request = connect(plane, pin)?
-        .post(plane.join("/api/v1/agents/enroll"))
-        .header(ACCEPT, JSON)
-        .header(AUTHORIZATION, bearer(token))
-        .json(request);
-    in_time(REQUEST_TIMEOUT, async { unwrap(send(request).await?).await }).await
+    let name = uuid::Builder::from_random_bytes(crate::chance::bytes()).into_uuid().to_string();
+    let mut asked = 0;
+    loop {
+        let request = connect(plane, pin)?
+            .post(plane.join("/api/v1/agents/enroll"))
+            .header(ACCEPT, JSON)
+            .header(AUTHORIZATION, bearer(token))
+            .header(IDEMPOTENCY_KEY, &name)
+            .json(request);
+        let answer = in_time(REQUEST_TIMEOUT, async { unwrap(send(request).await?).await }).await;
+        asked += 1;
+        match answer {
+            Err(PlaneError::Unreachable(_) | PlaneError::TimedOut(_)) if asked < ENROL_TRIES => {
+                tokio::time::sleep(ENROL_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 impl Plane for Client {

@@ -338,6 +338,50 @@ mod enrolling {
     }
 
     #[tokio::test]
+    async fn an_enrolment_whose_answer_was_lost_is_asked_for_again_by_its_name() {
+        provide();
+        let directory = tempfile::tempdir().unwrap();
+        let body = format!(
+            r#"{{"agent":"03030303-0303-4303-8303-030303030303","name":"web-1",
+            "token":"{}","bookmark":"{}","groups":[]}}"#,
+            token(TokenKind::Agent).expose(),
+            token(TokenKind::Bookmark).expose(),
+        );
+        let whole = answer("201 Created", JSON_HEADER, &enveloped(&body));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let invitation = format!(
+            "http://{}#{}",
+            listener.local_addr().unwrap(),
+            token(TokenKind::Enrolment).expose()
+        );
+        let served = tokio::spawn(async move {
+            let mut requests = Vec::new();
+            for bytes in [&b""[..], &whole[..whole.len() / 2], &whole] {
+                let (stream, _) = listener.accept().await.unwrap();
+                requests.push(served_once(stream, bytes).await);
+            }
+            requests
+        });
+
+        let path = directory.path().join("agent-credential");
+        let invitation: Invitation = invitation.parse().unwrap();
+        let enrolled = enrol(&invitation, "web-1".to_owned(), &path, false).await.unwrap();
+
+        assert_eq!(enrolled.name, "web-1");
+        let names: Vec<String> = served
+            .await
+            .unwrap()
+            .iter()
+            .map(|request| {
+                let line = request.lines().find_map(|line| line.strip_prefix("idempotency-key: "));
+                line.unwrap_or_else(|| panic!("{request}")).to_owned()
+            })
+            .collect();
+        assert_eq!(names[0].len(), 36);
+        assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    }
+
+    #[tokio::test]
     async fn a_spent_invitation_is_named_as_such_and_stores_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent-credential");
