@@ -24,6 +24,7 @@ use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
 use crate::http::limit::{Limiter, RateLimits};
+use crate::people::{self, People};
 use crate::server::TrustedProxies;
 use crate::{api, beacon, compat, health};
 
@@ -65,6 +66,7 @@ struct Parts {
     confirmations: Confirmations,
     seats: Arc<Seats>,
     written: Written,
+    people: People,
     spread: Spread,
     unanswered: Unanswered,
     epoch_begun_at: AtomicU64,
@@ -88,6 +90,7 @@ pub fn router(app: App) -> Router {
     let routes = Router::new()
         .merge(beacon::routes())
         .merge(compat::routes())
+        .merge(people::routes())
         .nest("/api/v1", api::routes(&app));
     let cors = from_fn_with_state(app.clone(), api::cors::share);
     finish(routes.with_state(app).merge(health), border).layer(cors)
@@ -95,7 +98,7 @@ pub fn router(app: App) -> Router {
 
 impl App {
     /// Makes what the routes share.
-    pub fn new(engine: Engine, settings: Settings) -> App {
+    pub fn new(engine: Engine, settings: Settings, people: People) -> App {
         let limiter = Arc::new(Limiter::new(&settings.rates));
         let rules = RwLock::new(Rules { settings: Arc::new(settings), limiter });
         let spread = Spread(AtomicU64::new(engine.chance().number()));
@@ -107,6 +110,7 @@ impl App {
             confirmations: Confirmations::default(),
             seats: Arc::default(),
             written: Written::default(),
+            people,
             spread,
             unanswered: Unanswered::default(),
             epoch_begun_at: AtomicU64::new(0),
@@ -187,6 +191,10 @@ impl App {
 
     pub(crate) fn written(&self) -> &Written {
         &self.0.written
+    }
+
+    pub(crate) fn people(&self) -> &People {
+        &self.0.people
     }
 
     /// Draws a number that is spread evenly and repeats no earlier one. Not a secret.

@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use axum::http::Uri;
 use axum::http::uri::{Authority, Scheme};
+use lettre::message::Mailbox;
 use postern_shared::document::{
     self, DOCUMENT_BYTES_MAX, Mistake, Reader, Scalar, boolean, number_in, span, text,
 };
@@ -19,6 +20,7 @@ use postern_shared::network::Network;
 use postern_shared::time::Ttl;
 
 use crate::http::limit::{Budget, RateLimits};
+use crate::mail::{MailConfig, MailTls, SmtpLogin};
 use crate::server::{ForwardHeader, Limits, TrustedProxies};
 
 /// Where the state is unless the file says otherwise.
@@ -32,6 +34,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Most connections that can be configured: each costs a file descriptor.
 const CONNECTIONS_MAX: usize = 1_000_000;
+
+/// The port on which mail servers take mail from those who log in.
+const SUBMISSION_PORT: u16 = 587;
 
 /// Most requests a minute that can be configured.
 const PER_MINUTE_MAX: u32 = 1_000_000;
@@ -68,6 +73,8 @@ pub struct Config {
     pub audit_keep: Option<Ttl>,
     /// The web pages that may call the API: `scheme://host` or `scheme://host:port`.
     pub cors_origins: Vec<WebOrigin>,
+    /// How mail goes out, if it does.
+    pub mail: Option<MailConfig>,
 }
 
 /// One address to listen on.
@@ -202,6 +209,7 @@ fn read(reader: &mut Reader<'_>, folder: &Path) -> Option<Config> {
         allow_private: reader.optional("allow_private", boolean).unwrap_or(true),
         log: reader.optional_mapping("log", |log| Some(read_log(log))).unwrap_or(Log::DEFAULT),
         cors_origins,
+        mail: reader.optional_mapping("mail", |mail| read_mail(mail, folder)),
         public_url: public_url?,
         data_dir,
         listen,
@@ -287,6 +295,45 @@ fn read_limits(reader: &mut Reader<'_>) -> (Limits, RateLimits) {
         failures_of_all: budget("failures_of_all_per_minute", rates.failures_of_all),
     };
     (limits, rates)
+}
+
+fn read_mail(reader: &mut Reader<'_>, folder: &Path) -> Option<MailConfig> {
+    let from = reader.required("from", text::<Mailbox>);
+    let server = reader.mapping("smtp", |smtp| {
+        let host = smtp.required("host", text::<String>);
+        let port = smtp.optional("port", number_in(1..=u16::MAX)).unwrap_or(SUBMISSION_PORT);
+        let tls = smtp.optional("tls", |scalar| match text::<String>(scalar)?.as_str() {
+            "required" => Ok(MailTls::Required),
+            "opportunistic" => Ok(MailTls::Opportunistic),
+            "none" => Ok(MailTls::None),
+            other => Err(format!("is `{other}`; write required, opportunistic or none")),
+        });
+        let tls = tls.unwrap_or(MailTls::Required);
+        let username = smtp.optional("username", text::<String>);
+        let password_file = smtp.optional("password_file", path_from(folder));
+        let host = host?;
+        if tls == MailTls::None && !is_here(&host) {
+            smtp.reject("tls", "is for this machine only; write required, links are secrets");
+        }
+        let login = match (username, password_file) {
+            (Some(username), Some(password_file)) => Some(SmtpLogin { username, password_file }),
+            (None, None) => None,
+            (Some(_), None) => {
+                smtp.reject("password_file", "is missing; `username` needs it");
+                None
+            }
+            (None, Some(_)) => {
+                smtp.reject("username", "is missing; `password_file` needs it");
+                None
+            }
+        };
+        if login.is_some() && tls == MailTls::Opportunistic {
+            smtp.reject("tls", "would send the password in the clear; write required");
+        }
+        Some((host, port, tls, login))
+    });
+    let (host, port, tls, login) = server?;
+    Some(MailConfig { host, port, tls, login, from: from? })
 }
 
 fn read_log(reader: &mut Reader<'_>) -> Log {
@@ -406,9 +453,13 @@ impl FromStr for PublicUrl {
 impl PublicUrl {
     /// Says whether it names this machine for itself: nobody else can reach it.
     pub fn is_here(&self) -> bool {
-        self.host() == "localhost"
-            || self.host().parse().is_ok_and(|host: IpAddr| host.is_loopback())
+        is_here(self.host())
     }
+}
+
+/// Says whether a host is this machine, as it calls itself.
+fn is_here(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|host: IpAddr| host.is_loopback())
 }
 
 impl fmt::Display for PublicUrl {

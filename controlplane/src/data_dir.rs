@@ -26,6 +26,8 @@ const SEALING_KEY: &str = "sealing-key";
 
 /// The name of the key that signs the audit, in the same places.
 const AUDIT_KEY: &str = "audit-key";
+/// The name of the one before, while there are values that it has sealed.
+const PREVIOUS_SEALING_KEY: &str = "sealing-key.previous";
 
 /// The directory that holds all that the control plane must not lose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +120,11 @@ impl DataDir {
     /// The sealing key: that of the service manager where it has one, else the directory's own.
     pub fn sealing_key(&self, credentials: Option<&OsStr>) -> PathBuf {
         self.secret(SEALING_KEY, credentials)
+    }
+
+    /// The sealing key before the present one; it need not be there.
+    pub fn previous_sealing_key(&self, credentials: Option<&OsStr>) -> PathBuf {
+        self.secret(PREVIOUS_SEALING_KEY, credentials)
     }
 
     /// The key that signs the audit, found as the sealing key is.

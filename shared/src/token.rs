@@ -20,6 +20,10 @@ pub enum TokenKind {
     Enrolment,
     /// `poa_`: an agent's credential.
     Agent,
+    /// `pot_`: a ticket, the single-use secret of a link that invites a user or resets a password.
+    Ticket,
+    /// `pol_`: a login, one browser in which a user is signed in.
+    Login,
 }
 
 /// A secret with its kind. The checksum was right; whether anybody knows the token is another
@@ -45,7 +49,7 @@ pub enum TokenError {
     #[error("a token has 40 characters; this has more or fewer (cut off when copied?)")]
     Length,
     /// No known kind in front.
-    #[error("a token begins with pok_, pob_, pos_, poe_ or poa_")]
+    #[error("a token begins with pok_, pob_, pos_, poe_, poa_, pot_ or pol_")]
     Kind,
     /// The checksum is wrong or a character is not base62.
     #[error("the token is mistyped: its checksum does not match")]
@@ -59,12 +63,14 @@ const TOKEN_CHARS: usize = PREFIX_CHARS + SECRET_CHARS + CHECKSUM_CHARS;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 impl TokenKind {
-    const ALL: [TokenKind; 5] = [
+    const ALL: [TokenKind; 7] = [
         TokenKind::Key,
         TokenKind::Bookmark,
         TokenKind::Server,
         TokenKind::Enrolment,
         TokenKind::Agent,
+        TokenKind::Ticket,
+        TokenKind::Login,
     ];
 
     /// The first four characters of a token of this kind.
@@ -75,6 +81,8 @@ impl TokenKind {
             TokenKind::Server => "pos_",
             TokenKind::Enrolment => "poe_",
             TokenKind::Agent => "poa_",
+            TokenKind::Ticket => "pot_",
+            TokenKind::Login => "pol_",
         }
     }
 }
@@ -213,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_generated_reads_back_the_same(seed: u8, kind in 0usize..5) {
+        fn what_is_generated_reads_back_the_same(seed: u8, kind in 0usize..7) {
             let token = Token::generate(TokenKind::ALL[kind], counting(seed));
             let read: Token = token.expose().parse().unwrap();
 

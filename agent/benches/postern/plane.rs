@@ -11,12 +11,15 @@ use axum::routing::post;
 use postern_controlplane::app::{self, App, Settings};
 use postern_controlplane::chance::OsChance;
 use postern_controlplane::clock::SteadyClock;
+use postern_controlplane::data_dir::SealingKey;
 use postern_controlplane::domain::{
     Actor, Command, Group, GroupEdit, Key, Member, MemberKind, Order, Org, Origin, Pair, Role, User,
 };
 use postern_controlplane::engine::Engine;
 use postern_controlplane::http::border::{Border, finish};
 use postern_controlplane::http::limit::{Budget, RateLimits};
+use postern_controlplane::people::People;
+use postern_controlplane::seal::Sealer;
 use postern_controlplane::server::{ForwardHeader, Limits, Listener, Server, TrustedProxies};
 use postern_controlplane::store::{Options, RedbStore};
 use postern_shared::ids::{Epoch, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
@@ -59,6 +62,8 @@ impl Plane {
                 rates: no_rate_limits(),
                 cors_origins: Vec::new(),
             },
+            // Nobody signs in here.
+            People::new(Sealer::new(&SealingKey::new(Box::new([0; 32])), &[]), None),
         );
         let nothing = Router::new().route("/nothing", post(|| async { "" }));
         let border = Border::new(proxies.clone(), clock, engine.chance());

@@ -10,11 +10,14 @@ use std::time::Duration;
 use postern_controlplane::app::{App, Settings, router};
 use postern_controlplane::chance::OsChance;
 use postern_controlplane::clock::{Clock, SteadyClock};
+use postern_controlplane::data_dir::SealingKey;
 use postern_controlplane::domain::{
     Actor, AgentReport, Command, Enrolment, Group, Member, MemberKind, Order, Org, Pair, Role, User,
 };
 use postern_controlplane::engine::{Done, Engine};
 use postern_controlplane::http::limit::{Budget, RateLimits};
+use postern_controlplane::people::People;
+use postern_controlplane::seal::Sealer;
 use postern_controlplane::server::{
     Certificates, Limits, Listener, Server, TrustedProxies, self_signed,
 };
@@ -234,7 +237,7 @@ fn begin(dir: &Path, behind: Duration) -> (Engine, Life) {
     let (engine, writer) =
         Engine::start(Box::new(store), Arc::new(clock), Arc::new(OsChance)).unwrap();
     let certificates = Certificates::load(&dir.join("tls.crt"), &dir.join("tls.key")).unwrap();
-    let app = router(App::new(engine.clone(), settings()));
+    let app = router(App::new(engine.clone(), settings(), people()));
     let server = Server::new(app, Limits::PUBLIC, TrustedProxies::NONE);
     let (stop, stopped) = watch::channel(false);
     for (address, certificates) in [(PLANE, Some(certificates)), (PLAIN, None)] {
@@ -254,6 +257,11 @@ fn store(dir: &Path) -> PathBuf {
 
 fn dyn_chance() -> &'static dyn postern_controlplane::chance::Chance {
     &OsChance
+}
+
+/// Nobody signs in here.
+fn people() -> People {
+    People::new(Sealer::new(&SealingKey::new(Box::new([0; 32])), &[]), None)
 }
 
 /// Nobody here is to be slowed down.

@@ -103,5 +103,8 @@ fn actor_name(state: &State, org: OrgId, actor: Actor) -> Option<String> {
             let found = state.enrolment(id).filter(|found| found.org == org);
             found.map(|found| found.name.to_string())
         }
+        Actor::User(id) => {
+            state.user(id).filter(|user| user.org == org).map(|user| user.email.to_string())
+        }
     }
 }

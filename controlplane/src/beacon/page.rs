@@ -1,38 +1,20 @@
 //! The pages that a bookmark shows: no script, nothing from elsewhere.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
 
 use askama::Template;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use axum::http::StatusCode;
+use axum::response::Response;
 use postern_shared::ids::PairId;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::Confirmation;
-use sha2::{Digest as _, Sha256};
 
 use crate::app::App;
 use crate::beacon::report::Reported;
 use crate::domain::Label;
 use crate::http::ApiError;
-use crate::http::problem::PendingProblem;
+use crate::page::{STYLE, show, show_error};
 use crate::server::Peer;
-
-const STYLE: &str = include_str!("../../templates/page.css");
-
-/// What a page may do: carry its own style and send its form back to where it came from. The
-/// hash names that one style, so that not even text that got past the escaping could add another.
-static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let hash = STANDARD.encode(Sha256::digest(STYLE));
-    let policy = format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; form-action 'self'; base-uri 'none'; \
-         frame-ancestors 'none'"
-    );
-    HeaderValue::try_from(policy).expect("the policy is plain text")
-});
 
 /// How long the page's button waits for hosts to confirm, in seconds.
 const BUTTON_WAIT_SECS: u64 = 5;
@@ -111,25 +93,7 @@ pub(super) fn reported(
 /// Shows why nothing was done; the header fields of the error stay.
 pub(super) fn refused(error: ApiError) -> Response {
     let page = RefusedPage { style: STYLE, detail: error.to_string() };
-    let page = show(error.status(), &page);
-    let (parts, body) = page.into_parts();
-    let mut response = error.into_response();
-    response.extensions_mut().remove::<PendingProblem>();
-    response.headers_mut().extend(parts.headers);
-    *response.body_mut() = body;
-    response
-}
-
-fn show(status: StatusCode, page: &impl Template) -> Response {
-    let body = match page.render() {
-        Ok(body) => body,
-        Err(error) => return ApiError::internal(error).into_response(),
-    };
-    let headers: [(HeaderName, HeaderValue); 2] = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (CONTENT_SECURITY_POLICY, POLICY.clone()),
-    ];
-    (status, headers, body).into_response()
+    show_error(error, &page)
 }
 
 /// Says how the address was found out.

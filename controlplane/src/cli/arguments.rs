@@ -11,7 +11,7 @@ use postern_shared::time::{Expiry, Timestamp, Ttl};
 
 use crate::audit::{Hex, Tip};
 use crate::config::PublicUrl;
-use crate::domain::{Email, Label};
+use crate::domain::{Email, Label, Role};
 use crate::operator::{MemberEnd, OriginAsked, Reference};
 
 /// Where the configuration is unless said otherwise.
@@ -69,6 +69,17 @@ pub(super) enum Program {
     /// What happened, who did it and from where.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Users: people who sign in.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Let a user back in: prints a link that resets password and authenticator, once.
+    Recover {
+        /// The user, by mail address or UUID.
+        #[arg(long, value_name = "EMAIL")]
+        user: Reference,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -380,6 +391,44 @@ fn tip(text: &str) -> Result<Tip, String> {
         Some(Tip { number: number.parse().ok()?, hash: hash.parse().ok()? })
     });
     tip.ok_or_else(|| "write the number of a link, a colon, and its hash".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Invite a user, or invite one again who has not accepted yet: prints the link.
+    Invite {
+        /// The mail address, which is also the name to sign in with.
+        email: Email,
+        /// What the user may do: admin or member.
+        #[arg(long, default_value = "member")]
+        role: Role,
+        /// Have the daemon mail the link as well.
+        #[arg(long)]
+        mail: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List users, and what became of the newest mail to each.
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a user another role; who is no admin any more is signed out.
+    Role {
+        /// The user, by mail address or UUID.
+        user: Reference,
+        /// What the user may do from now on: admin or member.
+        role: Role,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove a user, who is signed out at once.
+    Remove {
+        /// The user, by mail address or UUID.
+        user: Reference,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 fn span(text: &str) -> Result<Ttl, String> {

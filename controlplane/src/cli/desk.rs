@@ -8,7 +8,7 @@ use super::way::{AskError, UnreachableError, Way};
 use crate::config::Config;
 use crate::operator::{
     AgentView, Answer, GroupList, GroupView, KeyView, MemberView, Operation, Page, PairView,
-    Reference, Reply, Request,
+    Reference, Reply, Request, UserView,
 };
 
 /// One run's way to the operations of one org.
@@ -59,6 +59,12 @@ impl Desk {
     pub(super) async fn agents(&self, all: bool) -> Whole<AgentView> {
         let ask = |after| Operation::ListAgents { all, after };
         self.whole(ask, |answer| if let Answer::Agents(page) = answer { Some(page) } else { None })
+            .await
+    }
+
+    pub(super) async fn users(&self) -> Whole<UserView> {
+        let ask = |after| Operation::ListUsers { after };
+        self.whole(ask, |answer| if let Answer::Users(page) = answer { Some(page) } else { None })
             .await
     }
 

@@ -22,7 +22,9 @@ use crate::config::{Config, ConfigError, PublicUrl, TlsFiles};
 use crate::data_dir::{DataDir, DataDirError, SEALING_KEY_BYTES, plane, read_audit_key};
 use crate::domain::{Actor, Command, Order, Org, Role, User};
 use crate::engine::{Engine, Refused, StartError};
-use crate::operator::{MintedKey, OperatorError, Plane, mint_first_key};
+use crate::operator::{
+    MintedKey, OperatorError, Plane, UserLink, invite_first_admin, mint_first_key,
+};
 use crate::server::{CertificateError, self_signed};
 use crate::store::{OpenError, Options, RedbStore};
 
@@ -36,6 +38,8 @@ pub(super) struct Made {
     /// What agents know the plane by, where it made its own certificate.
     pub(super) pin: Option<String>,
     pub(super) key: MintedKey,
+    /// How the admin gets in.
+    pub(super) invitation: UserLink,
 }
 
 /// Why nothing was made.
@@ -68,8 +72,8 @@ pub(super) enum InitError {
     Start(#[from] StartError),
     #[error("the first org cannot be made")]
     Org(#[from] Refused),
-    #[error("the first key cannot be minted")]
-    Key(#[from] OperatorError),
+    #[error("the first key or the admin's invitation cannot be made")]
+    First(#[from] OperatorError),
 }
 
 /// The directory, inside the data directory, in which everything is made before it is put in
@@ -103,8 +107,10 @@ pub(super) async fn init(arguments: Init) -> Result<Made, InitError> {
     make_certificate(&workshop, own.as_ref(), &config.public_url)?;
     let plane = plane(&config)?;
     let signing = read_audit_key(&audit_key)?;
-    let (org, admin, key) = make_store(&workshop, &data, &plane, signing, arguments).await?;
-    Ok(Made { config: config_path, data_dir: config.data_dir, org, admin, pin: plane.pin, key })
+    let First { org, admin, key, invitation } =
+        make_store(&workshop, &data, &plane, signing, arguments).await?;
+    let (config, data_dir, pin) = (config_path, config.data_dir, plane.pin);
+    Ok(Made { config, data_dir, org, admin, pin, key, invitation })
 }
 
 /// Finds the configuration: the one that is there, or the text of the one to be written.
@@ -185,6 +191,14 @@ fn make_certificate(
     workshop.put(&own.certificate, made.certificate_pem.as_bytes())
 }
 
+/// What a new store begins with.
+struct First {
+    org: OrgId,
+    admin: UserId,
+    key: MintedKey,
+    invitation: UserLink,
+}
+
 /// Makes the store with the first org, its admin and its first key, and puts it in place.
 async fn make_store(
     workshop: &Workshop,
@@ -192,7 +206,7 @@ async fn make_store(
     plane: &Plane,
     signing: AuditKey,
     arguments: Init,
-) -> Result<(OrgId, UserId, MintedKey), InitError> {
+) -> Result<First, InitError> {
     let chance: &dyn Chance = &OsChance;
     let unfinished = workshop.path.join("store");
     let epoch = Epoch::from_random(chance.id());
@@ -213,10 +227,11 @@ async fn first_records(
     engine: &Engine,
     plane: &Plane,
     arguments: Init,
-) -> Result<(OrgId, UserId, MintedKey), InitError> {
+) -> Result<First, InitError> {
     let now = engine.now();
     let org = OrgId::from_random(engine.chance().id());
     let admin = UserId::from_random(engine.chance().id());
+    let email = arguments.admin;
     let command = Command::CreateOrg {
         org: Org {
             id: org,
@@ -225,11 +240,12 @@ async fn first_records(
             pairs_numbered: 0,
             groups_numbered: 0,
         },
-        admin: User { id: admin, org, email: arguments.admin, role: Role::Admin, created_at: now },
+        admin: User { id: admin, org, email: email.clone(), role: Role::Admin, created_at: now },
     };
     engine.submit(Order { actor: Actor::Operator, source: None, command }).await?;
     let key = mint_first_key(engine, plane, org, arguments.origins).await?;
-    Ok((org, admin, key))
+    let invitation = invite_first_admin(engine, plane, org, email).await?;
+    Ok(First { org, admin, key, invitation })
 }
 
 /// A directory for what is not finished; gone when dropped.

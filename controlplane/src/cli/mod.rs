@@ -20,7 +20,7 @@ use serde_json::json;
 
 use self::arguments::{
     AgentCommand, Arguments, AuditCommand, Common, GroupCommand, KeyCommand, NewMember,
-    PairCommand, Program,
+    PairCommand, Program, UserCommand,
 };
 use self::audit::VerifyError;
 use self::desk::Desk;
@@ -88,6 +88,8 @@ fn carry_out(program: Program, output: &Output) -> Result<(), Failure> {
         Program::Group(command) => group(command, output),
         Program::Agent(command) => agent(command, output),
         Program::Audit(command) => audit(command, output),
+        Program::User(command) => user(command, output),
+        Program::Recover { user, common } => once(common, Operation::RecoverUser { user }, output),
     }
 }
 
@@ -206,6 +208,24 @@ fn audit(command: AuditCommand, output: &Output) -> Result<(), Failure> {
             session(Common { configured, org: None }, async |desk| {
                 Ok(output.verified(&audit::verify(desk, key, known).await?)?)
             })
+        }
+    }
+}
+
+fn user(command: UserCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        UserCommand::Invite { email, role, mail, common } => {
+            once(common, Operation::InviteUser { email, role, mail }, output)
+        }
+        UserCommand::List { common } => session(common, async |desk| {
+            let (users, as_of) = desk.users().await?;
+            Ok(output.list(&users, |users| show::users(users, as_of))?)
+        }),
+        UserCommand::Role { user, role, common } => {
+            once(common, Operation::SetUserRole { user, role }, output)
+        }
+        UserCommand::Remove { user, common } => {
+            once(common, Operation::RemoveUser { user }, output)
         }
     }
 }
@@ -332,5 +352,9 @@ fn content(answer: &Answer) -> Result<serde_json::Value, serde_json::Error> {
         Answer::AuditOpened(it) => of(it),
         Answer::AuditPart(it) => of(it),
         Answer::AuditStray(it) => of(it),
+        Answer::UserInvited(it) => of(it),
+        Answer::Users(it) => of(it),
+        Answer::UserRoleSet(it) => of(it),
+        Answer::UserRecovery(it) => of(it),
     }
 }

@@ -93,6 +93,8 @@ impl Output {
         print(&format!(
             "The control plane is ready in {}.\n\n\
              First API key, shown only now; it works from {}:\n\n    {}\n\n\
+             Link with which {} gets in, shown only now; it is good once, when the plane serves, and \
+             until {}:\n\n    {}\n\n\
              Next:\n    \
              postern-controlplane serve --config {config}\n    \
              postern-controlplane group add ssh --config {config}\n    \
@@ -102,6 +104,9 @@ impl Output {
             show::escaped(&made.data_dir.to_string_lossy()),
             show::origins(&made.key.key.origins),
             secret(&made.key.secret),
+            show::escaped(made.invitation.user.email.as_str()),
+            made.invitation.expires_at,
+            secret(&made.invitation.link),
         ))
     }
 
@@ -206,6 +211,27 @@ fn text(reply: &Reply, shape: Shape) -> String {
         Answer::Removed(removed) => {
             format!("{} ({}) is gone.\n", show::escaped(&removed.name), removed.id)
         }
+        Answer::UserInvited(invited) => format!(
+            "{} is invited as {}. This link is shown only now, is good once, and ends {}:\n\n    {}\n{}",
+            show::escaped(invited.user.email.as_str()),
+            invited.user.role.name(),
+            show::time(invited.expires_at, now),
+            secret(&invited.link),
+            invited.user.mail.as_ref().map_or_else(String::new, |fate| {
+                format!("\nMail: {}.\n", show::escaped(&show::mail(fate, now)))
+            }),
+        ),
+        Answer::UserRecovery(way) => format!(
+            "With this link {} sets another password and enrols another authenticator. It is shown \
+             only now, is good once, and ends {}:\n\n    {}\n",
+            show::escaped(way.user.email.as_str()),
+            show::time(way.expires_at, now),
+            secret(&way.link),
+        ),
+        Answer::UserRoleSet(user) => {
+            format!("{} is {}.\n", show::escaped(user.email.as_str()), user.role.name())
+        }
+        Answer::Users(page) => show::users(&page.items, now),
         Answer::Keys(page) => show::keys(&page.items, now),
         Answer::Pairs(page) => show::pairs(&page.items, now),
         Answer::Groups(page) => show::groups(&page.items),

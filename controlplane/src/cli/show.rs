@@ -9,8 +9,10 @@ use postern_shared::wire::v1::{AgentGroup, ListedEntry, ReceiptState};
 
 use crate::audit::{RecordView, Verified};
 use crate::domain::acts;
+use crate::mail::Fate;
 use crate::operator::{
     AgentView, GroupList, GroupView, KeyView, MemberKindView, MemberView, OriginView, PairView,
+    UserState, UserView,
 };
 
 /// Aligned columns; the last one is not padded.
@@ -303,6 +305,39 @@ fn receipts(agents: &[AgentView]) -> String {
         ]);
     }
     if is_empty { String::new() } else { grid.render() }
+}
+
+pub(super) fn users(users: &[UserView], now: Timestamp) -> String {
+    let mut grid = Grid::new(&["EMAIL", "ROLE", "STATE", "SIGNED IN", "CODES LEFT", "MAIL", "ID"]);
+    for user in users {
+        grid.row(vec![
+            user.email.to_string(),
+            user.role.name().to_owned(),
+            state(user.state).to_owned(),
+            user.logins.to_string(),
+            user.recovery_codes.to_string(),
+            user.mail.as_ref().map_or_else(|| "-".to_owned(), |fate| mail(fate, now)),
+            user.id.to_string(),
+        ]);
+    }
+    grid.render()
+}
+
+fn state(state: UserState) -> &'static str {
+    match state {
+        UserState::Invited => "invited",
+        UserState::Active => "active",
+    }
+}
+
+/// Says what became of a mail.
+pub(super) fn mail(fate: &Fate, now: Timestamp) -> String {
+    match fate {
+        Fate::Waiting { .. } => "on its way".to_owned(),
+        Fate::Sent { at } => format!("sent {}", time(*at, now)),
+        Fate::Retried { why, .. } => format!("will be tried again: {why}"),
+        Fate::Failed { why, .. } => format!("failed: {why}"),
+    }
 }
 
 #[cfg(test)]

@@ -23,11 +23,15 @@ use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError, plane, read_audit_key};
 use crate::engine::{Engine, StartError};
 use crate::http::ApiError;
-use crate::operator::{Plane, Reply, Request, carry_out, route};
+use crate::operator::{Operation, OperatorError, Plane, Reply, Request, carry_out, route};
 use crate::store::{OpenError, OpenFailure, Options, RedbStore, Store as _};
 
 /// Longest answer of the daemon, in bytes: a page of agents with all their receipts.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What is told where mail is asked for and the daemon does not run.
+const NOT_RUNNING: &str =
+    "the daemon does not run, and it is what sends mail: start it, or hand the link on";
 
 /// Where operations are carried out.
 pub(super) enum Way {
@@ -138,6 +142,10 @@ impl Way {
                 Err(AskError::Refused(problem))
             }
             Way::Here { engine, plane, .. } => {
+                if let Operation::InviteUser { mail: true, .. } = request.operation {
+                    let problem = ApiError::from(OperatorError::NoMail(NOT_RUNNING));
+                    return Err(AskError::Refused(Box::new(problem.to_problem("none"))));
+                }
                 let answered = carry_out(engine, plane, request.clone()).await;
                 let problem = |error| ApiError::from(error).to_problem("none");
                 answered.map_err(|error| AskError::Refused(Box::new(problem(error))))

@@ -26,6 +26,14 @@ log:
   format: json
 audit:
   keep: 400d
+mail:
+  from: Postern <postern@example.org>
+  smtp:
+    host: mail.example.org
+    port: 465
+    tls: required
+    username: postern
+    password_file: mail-password
 ";
 
 fn parse(text: &str) -> Result<Config, Vec<Mistake>> {
@@ -59,6 +67,13 @@ fn every_key_is_read() {
     assert_eq!(config.rates.writes, RateLimits::DEFAULT.writes);
     assert_eq!(config.log, Log { level: LogLevel::Debug, json: true });
     assert_eq!(config.audit_keep, Ttl::from_secs(400 * 86_400).ok());
+    let mail = config.mail.unwrap();
+    assert_eq!(
+        (mail.host.as_str(), mail.port, mail.tls),
+        ("mail.example.org", 465, MailTls::Required)
+    );
+    assert_eq!(mail.login.unwrap().password_file, Path::new("/etc/postern/mail-password"));
+    assert_eq!(mail.from.to_string(), "Postern <postern@example.org>");
 }
 
 #[test]
@@ -71,7 +86,7 @@ fn little_has_to_be_said() {
     assert_eq!((config.limits, config.rates), (Limits::PUBLIC, RateLimits::DEFAULT));
     assert_eq!((config.ttl, config.allow_private), (Ttl::DEFAULT, true));
     assert_eq!(config.proxies, TrustedProxies::NONE);
-    assert_eq!(config.metrics, None);
+    assert_eq!((config.metrics, config.mail), (None, None));
     assert_eq!(config.cors_origins, []);
     assert_eq!((config.public_url.host(), config.public_url.port()), ("localhost", 8080));
 }
@@ -129,6 +144,40 @@ trusted_proxies:
 3:25: trusted_proxies.networks[1]: `10.0.0.1/8` has host bits set; the network is 10.0.0.0/8
 4:11: trusted_proxies.header: is `x-client-ip`; write one of x-forwarded-for, forwarded, x-real-ip, cf-connecting-ip, true-client-ip"
     );
+}
+
+#[test]
+fn mail_goes_out_in_the_clear_on_this_machine_only() {
+    let with = |mail: &str| {
+        let head = "public_url: http://[::1]\nlisten: [{address: '[::1]:80'}]\n";
+        format!("{head}mail:\n  from: a@example.org\n  smtp: {{{mail}}}\n")
+    };
+
+    for good in [
+        "host: mail.example.org",
+        "host: mail.example.org, tls: opportunistic",
+        "host: localhost, tls: none",
+        "host: '127.0.0.1', port: 25, tls: none",
+        "host: mail.example.org, username: a, password_file: b",
+    ] {
+        parse(&with(good)).expect(good);
+    }
+    for (bad, told) in [
+        ("port: 25", "5:9: mail.smtp.host: is missing"),
+        ("host: mail.example.org, tls: none", "mail.smtp.tls: is for this machine only"),
+        ("host: localhost, tls: maybe", "mail.smtp.tls: is `maybe`; write required"),
+        ("host: localhost, port: 0", "mail.smtp.port: is 0; write a number"),
+        ("host: localhost, username: a", "mail.smtp.password_file: is missing"),
+        ("host: localhost, password_file: a", "mail.smtp.username: is missing"),
+        (
+            "host: localhost, tls: opportunistic, username: a, password_file: b",
+            "mail.smtp.tls: would send the password in the clear",
+        ),
+    ] {
+        assert!(mistakes(&with(bad)).contains(told), "{bad}: {}", mistakes(&with(bad)));
+    }
+    let text = with("host: localhost").replace("a@example.org", "nobody");
+    assert!(mistakes(&text).contains("mail.from: "), "{}", mistakes(&text));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::group::MemberKind;
 use super::key::Origin;
+use super::org::Role;
 use super::pair::Spot;
 use super::text::{Email, Label};
 
@@ -45,6 +46,8 @@ pub enum Actor {
     Enrolment(EnrolmentId),
     /// Nobody that is known.
     Unknown,
+    /// A user.
+    User(UserId),
 }
 
 /// Why a request was refused, as far as it is counted.
@@ -144,6 +147,31 @@ pub enum Event {
     ServerKeyRotated { pair: PairId, name: Label },
     /// Requests of the actor were refused, so often since; the record's address is the last one's.
     RequestsRefused { refusal: Refusal, count: u32, since: Timestamp },
+    /// A user was invited.
+    UserInvited { user: UserId, email: Email, role: Role },
+    /// A user used an invitation or a recovery: password and authenticator are new.
+    UserAccepted { user: UserId, email: Email },
+    /// Somebody tried to sign in, or to prove a second factor. Without a record of success behind
+    /// it, the try failed.
+    SignInTried { user: UserId },
+    /// A user signed in.
+    SignedIn { user: UserId, by_recovery_code: bool },
+    /// Logins of a user ended by hand.
+    SignedOut { user: UserId, logins: u32 },
+    /// A user's password was set anew, and other logins ended.
+    PasswordSet { user: UserId, by_reset: bool },
+    /// A link to reset the password was asked for.
+    ResetRequested { user: UserId },
+    /// The operator made a link that resets password and authenticator.
+    RecoveryIssued { user: UserId, email: Email },
+    /// A user enrolled another authenticator.
+    AuthenticatorReplaced { user: UserId },
+    /// A user made new recovery codes; the old ones are worth nothing.
+    RecoveryCodesReplaced { user: UserId },
+    /// A user has another role.
+    UserRoleSet { user: UserId, email: Email, role: Role },
+    /// A user was removed.
+    UserRemoved { user: UserId, email: Email },
 }
 
 impl Whereabouts {

@@ -3,22 +3,25 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use postern_shared::ids::{AgentId, EnrolmentId, GroupId, KeyId, MemberId, OrgId, PairId};
+use postern_shared::ids::{AgentId, EnrolmentId, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
 use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
 use postern_shared::token::TokenHash;
 
+use super::account::{self, Authenticator, Credentials, Factor, PasswordHash, RecoveryHash};
 use super::agent::{self, Enrolment};
 use super::audit::{Actor, AuditRecord, Event, Refusal};
 use super::beacon;
 use super::change::Change;
 use super::group::{self, Group, GroupEdit, Member, MemberKind};
 use super::key::{self, Key};
-use super::org::{Org, User};
+use super::login::{self, Login};
+use super::org::{self, Org, Role, User};
 use super::pair::{self, Pair, PairEdit, Visit};
 use super::rejection::Rejection;
 use super::state::State;
 use super::text::Label;
+use super::ticket::{self, Ticket, Welcome};
 
 /// A command with the word on who gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +82,44 @@ pub enum Command {
     MintLockedKey { key: Box<Key>, pair: Box<Pair> },
     /// Notes how often requests were refused; those of nobody known are of no org.
     NoteRefusals { org: OrgId, refusal: Refusal, count: u32, since: Timestamp },
+    /// Invites a user; one who has not accepted yet is invited anew.
+    InviteUser { user: User, ticket: Ticket },
+    /// Uses an invitation or a recovery up.
+    AcceptInvitation { ticket: TokenHash, welcome: Box<Welcome> },
+    /// Counts a try to sign in or to prove a second factor, before its outcome is known.
+    CountTry { user: UserId, is_known: bool },
+    /// Signs a user in with a new login, in the place of one that the browser had.
+    SignIn { credentials: Box<Credentials>, login: Box<Login>, replaces: Option<TokenHash> },
+    /// Makes the last use of a login durable.
+    RenewLogin { login: TokenHash },
+    /// Ends one login.
+    SignOut { user: UserId, login: TokenHash },
+    /// Ends all logins of a user.
+    SignOutEverywhere { user: UserId },
+    /// Sets another password; every login but `kept` ends.
+    SetPassword {
+        user: UserId,
+        credentials: Box<Credentials>,
+        password: PasswordHash,
+        kept: TokenHash,
+    },
+    /// Makes a ticket that resets the password.
+    RequestReset(Ticket),
+    /// Uses a reset up.
+    FinishReset { ticket: TokenHash, password: PasswordHash, factor: Factor, login: Box<Login> },
+    /// Makes a ticket that resets password and authenticator; for the operator.
+    Recover(Ticket),
+    /// Enrols another authenticator, whose first code was shown.
+    ReplaceAuthenticator { user: UserId, factor: Factor, authenticator: Authenticator },
+    /// Replaces all recovery codes.
+    ReplaceRecoveryCodes { user: UserId, factor: Factor, codes: Vec<RecoveryHash> },
+    /// Gives a user another role.
+    SetRole { org: OrgId, user: UserId, role: Role },
+    /// Removes a user.
+    RemoveUser { org: OrgId, user: UserId },
+    /// Mints an API key for an admin who has just shown a code of the authenticator; with a pair,
+    /// one that works only from where that pair is.
+    MintKeyAs { user: UserId, factor: Factor, key: Box<Key>, pair: Option<Box<Pair>> },
 }
 
 /// What a command reads and writes. Two commands conflict when one writes what the other reads
@@ -99,6 +140,8 @@ pub enum RecordKey {
     Org(OrgId),
     /// A pair's own standing and its newest report.
     Pair(PairId),
+    /// How a user gets in: account, logins and tickets.
+    User(UserId),
 }
 
 /// Changes, with the events that they are recorded as.
@@ -192,6 +235,36 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
             Event::RequestsRefused { refusal: *refusal, count: *count, since: *since },
             [],
         )),
+        Command::InviteUser { user, ticket } => ticket::invite(state, user, ticket),
+        Command::AcceptInvitation { ticket, welcome } => {
+            ticket::accept(state, *ticket, welcome, now)
+        }
+        Command::CountTry { user, is_known } => account::count_try(state, *user, *is_known, now),
+        Command::SignIn { credentials, login, replaces } => {
+            account::sign_in(state, credentials, login, *replaces, now)
+        }
+        Command::RenewLogin { login } => login::renew(state, *login, now),
+        Command::SignOut { user, login } => Ok(login::sign_out(state, *user, *login)),
+        Command::SignOutEverywhere { user } => Ok(login::sign_out_all(state, *user)),
+        Command::SetPassword { user, credentials, password, kept } => {
+            account::set_password(state, *user, credentials, password, *kept, now)
+        }
+        Command::RequestReset(ticket) => ticket::request_reset(state, ticket, now),
+        Command::FinishReset { ticket, password, factor, login } => {
+            ticket::finish_reset(state, *ticket, password, factor, login, now)
+        }
+        Command::Recover(ticket) => ticket::recover(state, ticket),
+        Command::ReplaceAuthenticator { user, factor, authenticator } => {
+            account::replace_authenticator(state, *user, factor, authenticator, now)
+        }
+        Command::ReplaceRecoveryCodes { user, factor, codes } => {
+            account::replace_recovery_codes(state, *user, factor, codes, now)
+        }
+        Command::SetRole { org, user, role } => org::set_role(state, *org, *user, *role),
+        Command::RemoveUser { org, user } => org::remove(state, *org, *user, now),
+        Command::MintKeyAs { user, factor, key, pair } => {
+            key::mint_as(state, *user, factor, (key, pair.as_deref()), now)
+        }
     }
 }
 
@@ -207,7 +280,9 @@ fn create_org(state: &State, org: &Org, admin: &User) -> Result<Decision, Reject
         admin: admin.id,
         email: admin.email.clone(),
     };
-    Ok(Decision::new(event, [Change::PutOrg(org.clone()), Change::PutUser(admin.clone())]))
+    let mut changes = vec![Change::PutOrg(org.clone())];
+    changes.extend(ticket::create(admin));
+    Ok(Decision::new(event, changes))
 }
 
 impl State {
@@ -235,7 +310,66 @@ impl State {
             Command::Enrol { enrolment, .. } => self.enrolment(*enrolment)?.org,
             Command::Report { pair, .. } => self.pair(*pair)?.record.org,
             Command::NoteFailedReceipt { agent, .. } => self.agent(*agent)?.org,
+            Command::InviteUser { user, .. } => user.org,
+            Command::RequestReset(ticket) | Command::Recover(ticket) => ticket.org,
+            Command::SetRole { org, .. } | Command::RemoveUser { org, .. } => *org,
+            Command::MintKeyAs { key, .. } => key.org,
+            Command::AcceptInvitation { .. }
+            | Command::CountTry { .. }
+            | Command::SignIn { .. }
+            | Command::RenewLogin { .. }
+            | Command::SignOut { .. }
+            | Command::SignOutEverywhere { .. }
+            | Command::SetPassword { .. }
+            | Command::FinishReset { .. }
+            | Command::ReplaceAuthenticator { .. }
+            | Command::ReplaceRecoveryCodes { .. } => self.user(self.user_of(command)?)?.org,
         })
+    }
+
+    /// The user whose way in a command is about, as far as it is known.
+    fn user_of(&self, command: &Command) -> Option<UserId> {
+        match command {
+            Command::CountTry { user, .. }
+            | Command::SignOut { user, .. }
+            | Command::SignOutEverywhere { user }
+            | Command::SetPassword { user, .. }
+            | Command::ReplaceAuthenticator { user, .. }
+            | Command::ReplaceRecoveryCodes { user, .. }
+            | Command::SetRole { user, .. }
+            | Command::RemoveUser { user, .. }
+            | Command::MintKeyAs { user, .. } => Some(*user),
+            Command::SignIn { login, .. } => Some(login.user),
+            Command::RenewLogin { login } => self.login_row(login).map(|row| row.record.user),
+            Command::AcceptInvitation { ticket, .. } | Command::FinishReset { ticket, .. } => {
+                self.ticket_row(ticket).map(|row| row.record.user)
+            }
+            Command::RequestReset(ticket) | Command::Recover(ticket) => Some(ticket.user),
+            Command::InviteUser { user, .. } => {
+                self.user_by_email(user.org, &user.email).map(|user| user.id)
+            }
+            Command::CreateOrg { .. }
+            | Command::MintKey(_)
+            | Command::RevokeKey { .. }
+            | Command::CreatePair(_)
+            | Command::EditPair { .. }
+            | Command::DeletePair { .. }
+            | Command::CreateGroup(_)
+            | Command::EditGroup { .. }
+            | Command::DeleteGroup { .. }
+            | Command::AddMember(_)
+            | Command::RemoveMember { .. }
+            | Command::InviteAgent(_)
+            | Command::Enrol { .. }
+            | Command::SetAgentGroups { .. }
+            | Command::RevokeAgent { .. }
+            | Command::Report { .. }
+            | Command::NoteFailedReceipt { .. }
+            | Command::RotateBookmark { .. }
+            | Command::RotateServerKey { .. }
+            | Command::MintLockedKey { .. }
+            | Command::NoteRefusals { .. } => None,
+        }
     }
 
     /// Names what `command` reads and writes. A command whose records do not exist has no
@@ -282,6 +416,27 @@ impl State {
             | Command::MintLockedKey { .. } => {
                 footprint.writes.insert(RecordKey::Org(org));
             }
+            Command::InviteUser { .. }
+            | Command::SetRole { .. }
+            | Command::RemoveUser { .. }
+            | Command::MintKeyAs { .. } => {
+                footprint.writes.insert(RecordKey::Org(org));
+                footprint.writes.extend(self.user_of(command).map(RecordKey::User));
+            }
+            Command::AcceptInvitation { .. }
+            | Command::CountTry { .. }
+            | Command::SignIn { .. }
+            | Command::RenewLogin { .. }
+            | Command::SignOut { .. }
+            | Command::SignOutEverywhere { .. }
+            | Command::SetPassword { .. }
+            | Command::RequestReset(_)
+            | Command::FinishReset { .. }
+            | Command::Recover(_)
+            | Command::ReplaceAuthenticator { .. }
+            | Command::ReplaceRecoveryCodes { .. } => {
+                footprint.writes.extend(self.user_of(command).map(RecordKey::User));
+            }
         }
         footprint
     }
@@ -298,7 +453,11 @@ impl Command {
             | Command::RemoveMember { .. }
             | Command::RevokeAgent { .. }
             | Command::RotateBookmark { .. }
-            | Command::RotateServerKey { .. } => true,
+            | Command::RotateServerKey { .. }
+            | Command::SignOut { .. }
+            | Command::SignOutEverywhere { .. }
+            | Command::SetRole { role: Role::Member, .. }
+            | Command::RemoveUser { .. } => true,
             Command::CreateOrg { .. }
             | Command::MintKey(_)
             | Command::CreatePair(_)
@@ -312,7 +471,20 @@ impl Command {
             | Command::Report { .. }
             | Command::NoteFailedReceipt { .. }
             | Command::MintLockedKey { .. }
-            | Command::NoteRefusals { .. } => false,
+            | Command::NoteRefusals { .. }
+            | Command::InviteUser { .. }
+            | Command::AcceptInvitation { .. }
+            | Command::CountTry { .. }
+            | Command::SignIn { .. }
+            | Command::RenewLogin { .. }
+            | Command::SetPassword { .. }
+            | Command::RequestReset(_)
+            | Command::FinishReset { .. }
+            | Command::Recover(_)
+            | Command::ReplaceAuthenticator { .. }
+            | Command::ReplaceRecoveryCodes { .. }
+            | Command::SetRole { role: Role::Admin, .. }
+            | Command::MintKeyAs { .. } => false,
         }
     }
 }

@@ -187,7 +187,19 @@ impl History {
             | Event::AgentRegrouped { .. }
             | Event::ReceiptFailed { .. }
             | Event::ServerKeyRotated { .. }
-            | Event::RequestsRefused { .. } => {}
+            | Event::RequestsRefused { .. }
+            | Event::UserInvited { .. }
+            | Event::UserAccepted { .. }
+            | Event::SignInTried { .. }
+            | Event::SignedIn { .. }
+            | Event::SignedOut { .. }
+            | Event::PasswordSet { .. }
+            | Event::ResetRequested { .. }
+            | Event::RecoveryIssued { .. }
+            | Event::AuthenticatorReplaced { .. }
+            | Event::RecoveryCodesReplaced { .. }
+            | Event::UserRoleSet { .. }
+            | Event::UserRemoved { .. } => {}
         }
     }
 
@@ -213,7 +225,19 @@ impl History {
             | Event::ReceiptFailed { .. }
             | Event::BookmarkRotated { .. }
             | Event::ServerKeyRotated { .. }
-            | Event::RequestsRefused { .. } => false,
+            | Event::RequestsRefused { .. }
+            | Event::UserInvited { .. }
+            | Event::UserAccepted { .. }
+            | Event::SignInTried { .. }
+            | Event::SignedIn { .. }
+            | Event::SignedOut { .. }
+            | Event::PasswordSet { .. }
+            | Event::ResetRequested { .. }
+            | Event::RecoveryIssued { .. }
+            | Event::AuthenticatorReplaced { .. }
+            | Event::RecoveryCodesReplaced { .. }
+            | Event::UserRoleSet { .. }
+            | Event::UserRemoved { .. } => false,
         }
     }
 

@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
-use postern_shared::ids::{AgentId, KeyId, OrgId, PairId};
+use postern_shared::ids::{AgentId, KeyId, OrgId, PairId, UserId};
 use postern_shared::network::Network;
 use postern_shared::scope::{Scope, ScopeSet};
 use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::token::TokenHash;
 use serde::{Deserialize, Serialize};
 
+use super::account::{self, Factor};
 use super::command::Decision;
+use super::org::Role;
 use super::pair::{self, Pair};
 use super::rejection::Rejection;
 use super::state::State;
@@ -181,6 +183,31 @@ fn minted(key: Key) -> Decision {
         expires: key.expires,
     };
     Decision::new(event, [Change::PutKey(key)])
+}
+
+/// Mints a key for an admin, and uses up the code that the admin has shown for it.
+pub(super) fn mint_as(
+    state: &State,
+    user: UserId,
+    factor: &Factor,
+    (key, pair): (&Key, Option<&Pair>),
+    now: Timestamp,
+) -> Result<Decision, Rejection> {
+    if state.live_user(key.org, user)?.role != Role::Admin {
+        return Err(Rejection::Conflict("only an admin mints keys"));
+    }
+    if let Factor::Recovery(_) = factor {
+        return Err(Rejection::Conflict(
+            "a key needs a code of the authenticator, no recovery code",
+        ));
+    }
+    let account = account::consume_signed_in(account::active(state, user)?, factor, now)?;
+    let mut decision = match pair {
+        Some(pair) => mint_locked(state, key, pair)?,
+        None => mint(state, key)?,
+    };
+    decision.changes.push(Change::PutAccount(account));
+    Ok(decision)
 }
 
 pub(super) fn revoke(

@@ -5,18 +5,22 @@ use std::sync::atomic::AtomicU64;
 
 use postern_shared::allowlist::Allowlist;
 use postern_shared::digest::Digest;
-use postern_shared::ids::{GroupId, MemberId, PairId};
+use postern_shared::ids::{GroupId, MemberId, PairId, UserId};
 use postern_shared::network::Network;
 use postern_shared::position::Revision;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
 
+use super::account::Account;
 use super::agent::Agent;
 use super::change::Change;
 use super::group::{Member, MemberKind};
 use super::key::{Key, Origin};
-use super::org::Org;
+use super::login::Login;
+use super::org::{Org, User};
 use super::pair::{Pair, Report};
-use super::state::{AgentRow, GroupRow, OrgRow, PairRow, Row, Secret, State};
+use super::state::{
+    AgentRow, GroupRow, LoginRow, OrgRow, PairRow, Row, Secret, State, UserRow, fold,
+};
 
 /// What changes touched, and so must be looked at again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,9 +69,28 @@ impl State {
         match change {
             Change::PutOrg(org) => self.put_org(org, revision),
             Change::PutUser(user) => {
-                self.users.insert(user.id, Row { record: user.clone(), revision });
-                self.with_org(user.org, |org| org.users.insert(user.id));
+                touched.access = true;
+                self.put_user(user, revision);
             }
+            Change::PutAccount(account) => self.put_account(account, revision, touched),
+            Change::PutLogin(login) => self.put_login(login, revision),
+            Change::DeleteLogin(hash) => {
+                touched.access = true;
+                if let Some(row) = self.logins.remove(hash) {
+                    self.with_user(row.record.user, |user| user.logins.remove(hash));
+                }
+            }
+            Change::PutTicket(ticket) => {
+                self.with_user(ticket.user, |user| user.tickets.insert(ticket.hash));
+                self.tickets.insert(ticket.hash, Row { record: ticket.clone(), revision });
+            }
+            Change::DeleteTicket(hash) => {
+                if let Some(row) = self.tickets.remove(hash) {
+                    self.with_user(row.record.user, |user| user.tickets.remove(hash));
+                }
+            }
+            // Follows from the users; the store alone needs a record of it.
+            Change::TakeEmail(..) | Change::FreeEmail(..) => {}
             Change::PutKey(key) => self.put_key(key, revision, touched),
             Change::PutPair(pair) => self.put_pair(pair, revision, touched),
             Change::PutReport(report) => self.put_report(report, revision, touched),
@@ -134,6 +157,58 @@ impl State {
         if let Some(org) = self.orgs.get_mut(&id) {
             f(org);
         }
+    }
+
+    fn with_user<R>(&mut self, id: UserId, f: impl FnOnce(&mut UserRow) -> R) {
+        if let Some(user) = self.users.get_mut(&id) {
+            f(user);
+        }
+    }
+
+    fn put_user(&mut self, user: &User, revision: Revision) {
+        match self.users.get_mut(&user.id) {
+            Some(row) => {
+                row.record = user.clone();
+                row.revision = revision;
+            }
+            None => {
+                let row = UserRow {
+                    record: user.clone(),
+                    revision,
+                    account: None,
+                    account_revision: revision,
+                    logins: BTreeSet::new(),
+                    tickets: BTreeSet::new(),
+                };
+                self.users.insert(user.id, row);
+                self.emails.entry(fold(&user.email)).or_default().insert(user.id);
+                self.with_org(user.org, |org| org.users.insert(user.id));
+            }
+        }
+    }
+
+    fn put_account(&mut self, account: &Account, revision: Revision, touched: &mut Touched) {
+        let Some(row) = self.users.get_mut(&account.user) else { return };
+        row.account = Some(account.clone());
+        row.account_revision = revision;
+        if account.removed_at.is_some() {
+            touched.access = true;
+            let email = fold(&row.record.email);
+            if let Some(users) = self.emails.get_mut(&email) {
+                users.remove(&account.user);
+                if users.is_empty() {
+                    self.emails.remove(&email);
+                }
+            }
+            self.with_org(account.org, |org| org.users.remove(&account.user));
+        }
+    }
+
+    fn put_login(&mut self, login: &Login, revision: Revision) {
+        let seen_at = self.logins.get(&login.hash).map_or(0, |row| row.used_at().unix_ms());
+        let row = LoginRow { record: login.clone(), revision, seen_at: AtomicU64::new(seen_at) };
+        self.logins.insert(login.hash, row);
+        self.with_user(login.user, |user| user.logins.insert(login.hash));
     }
 
     fn put_org(&mut self, org: &Org, revision: Revision) {

@@ -11,19 +11,23 @@ use postern_shared::position::Revision;
 use postern_shared::time::{Timestamp, Ttl};
 use postern_shared::token::TokenHash;
 
+use super::account::Account;
 use super::agent::{Agent, Enrolment};
 use super::group::{Group, Member, MemberKind};
 use super::key::Key;
+use super::login::Login;
 use super::org::{Org, User};
 use super::pair::{Pair, Report};
 use super::rejection::Rejection;
 use super::replay::{Replay, ReplayId};
+use super::text::Email;
+use super::ticket::Ticket;
 
 /// The state of all orgs. The store is its durable form.
 #[derive(Debug, Default)]
 pub struct State {
     pub(super) orgs: BTreeMap<OrgId, OrgRow>,
-    pub(super) users: BTreeMap<UserId, Row<User>>,
+    pub(super) users: BTreeMap<UserId, UserRow>,
     pub(super) keys: BTreeMap<KeyId, Row<Key>>,
     pub(super) pairs: BTreeMap<PairId, PairRow>,
     pub(super) groups: BTreeMap<GroupId, GroupRow>,
@@ -32,6 +36,10 @@ pub struct State {
     pub(super) secrets: BTreeMap<TokenHash, Secret>,
     pub(super) replays: BTreeMap<ReplayId, Row<Replay>>,
     pub(super) replays_by_end: BTreeSet<(Timestamp, ReplayId)>,
+    pub(super) logins: BTreeMap<TokenHash, LoginRow>,
+    pub(super) tickets: BTreeMap<TokenHash, Row<Ticket>>,
+    /// The users of all orgs with a mail address, folded; removed ones are not among them.
+    pub(super) emails: BTreeMap<String, BTreeSet<UserId>>,
 }
 
 /// A record with the revision of the commit that last wrote it.
@@ -50,7 +58,7 @@ pub struct OrgRow {
     pub record: Org,
     /// The commit that last wrote it.
     pub revision: Revision,
-    /// Its people.
+    /// Its people, without those who were removed.
     pub users: BTreeSet<UserId>,
     /// Its keys, revoked ones included.
     pub keys: BTreeSet<KeyId>,
@@ -66,6 +74,34 @@ pub struct OrgRow {
     pub enrolments: BTreeSet<EnrolmentId>,
     /// How many answers to requests are kept for it.
     pub replays: usize,
+}
+
+/// A person, and how that person gets in.
+#[derive(Debug)]
+pub struct UserRow {
+    /// The record.
+    pub record: User,
+    /// The commit that last wrote the record.
+    pub revision: Revision,
+    /// What the person signs in with.
+    pub account: Option<Account>,
+    /// The commit that last wrote the account.
+    pub account_revision: Revision,
+    /// The person's logins, ended ones included.
+    pub logins: BTreeSet<TokenHash>,
+    /// The person's tickets, ended ones included.
+    pub tickets: BTreeSet<TokenHash>,
+}
+
+/// One browser in which a user is signed in.
+#[derive(Debug)]
+pub struct LoginRow {
+    /// The record.
+    pub record: Login,
+    /// The commit that last wrote it.
+    pub revision: Revision,
+    /// When it was last used, in Unix milliseconds; 0 for never since the start. Not durable.
+    pub(super) seen_at: AtomicU64,
 }
 
 /// A pair, where it is, and what it belongs to.
@@ -146,9 +182,50 @@ impl State {
         self.orgs.get(&id)
     }
 
-    /// A person.
+    /// A person, removed or not.
     pub fn user(&self, id: UserId) -> Option<&User> {
         self.users.get(&id).map(|row| &row.record)
+    }
+
+    /// A person with all that goes with it, removed or not.
+    pub fn user_row(&self, id: UserId) -> Option<&UserRow> {
+        self.users.get(&id)
+    }
+
+    /// What a person signs in with.
+    pub fn account(&self, id: UserId) -> Option<&Account> {
+        self.users.get(&id)?.account.as_ref()
+    }
+
+    /// A person of an org who was not removed.
+    pub fn live_user(&self, org: OrgId, id: UserId) -> Result<&User, Rejection> {
+        let is_live = |row: &&UserRow| {
+            let removed_at = row.account.as_ref().and_then(|account| account.removed_at);
+            row.record.org == org && removed_at.is_none()
+        };
+        let row = self.users.get(&id).filter(is_live);
+        row.map(|row| &row.record).ok_or(Rejection::NotFound)
+    }
+
+    /// The people with a mail address, at most one in each org.
+    pub fn users_by_email(&self, email: &Email) -> impl Iterator<Item = &User> {
+        let ids = self.emails.get(&fold(email)).into_iter().flatten();
+        ids.filter_map(|id| self.user(*id))
+    }
+
+    /// The person of an org with a mail address.
+    pub fn user_by_email(&self, org: OrgId, email: &Email) -> Option<&User> {
+        self.users_by_email(email).find(|user| user.org == org)
+    }
+
+    /// A login with its revision, ended or not.
+    pub fn login_row(&self, hash: &TokenHash) -> Option<&LoginRow> {
+        self.logins.get(hash)
+    }
+
+    /// A ticket with its revision, good or not.
+    pub fn ticket_row(&self, hash: &TokenHash) -> Option<&Row<Ticket>> {
+        self.tickets.get(hash)
     }
 
     /// A key, revoked or not.
@@ -236,6 +313,25 @@ impl State {
 
     pub(super) fn org_row(&self, id: OrgId) -> Result<&OrgRow, Rejection> {
         self.orgs.get(&id).ok_or(Rejection::NotFound)
+    }
+}
+
+/// The form of a mail address in which two that reach the same person are equal: nobody who types
+/// one thinks of capital letters.
+pub(super) fn fold(email: &Email) -> String {
+    email.as_str().to_lowercase()
+}
+
+impl LoginRow {
+    /// When it was last used.
+    pub fn used_at(&self) -> Timestamp {
+        let seen = Timestamp::from_unix_ms(self.seen_at.load(Ordering::Relaxed));
+        self.record.used_at.max(seen.unwrap_or(Timestamp::EPOCH))
+    }
+
+    /// Notes a use: in memory, beside all readers.
+    pub fn seen(&self, now: Timestamp) {
+        self.seen_at.fetch_max(now.unix_ms(), Ordering::Relaxed);
     }
 }
 

@@ -14,6 +14,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod people;
+
 /// A number that stands in for chance: ids and secrets that differ when it differs.
 fn bytes(seed: u64) -> [u8; 16] {
     (u128::from(seed) << 64 | 0x5eed).to_be_bytes()

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use postern_shared::ids::{GroupId, MemberId};
+use postern_shared::ids::{GroupId, MemberId, OrgId};
 use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
+use sha2::{Digest as _, Sha256};
 
 use crate::audit::{ChainLink, LANE, Linked, Place, record_hash, record_key};
 use crate::domain::{
-    Agent, Change, Enrolment, Group, Key as ApiKey, Member, Org, Pair, Replay, ReplayId, Report,
-    State, Touched, User,
+    Account, Agent, Change, Enrolment, Group, Key as ApiKey, Login, Member, Org, Pair, Replay,
+    ReplayId, Report, State, Ticket, Touched, User,
 };
 use crate::store::{
     CodecError, Item, Key, Operation, Order, Precondition, Record, Scan, Store, StoreError, Table,
@@ -37,6 +38,7 @@ macro_rules! versioned {
 }
 
 versioned!(Org User ApiKey Pair Report Group Member Agent Enrolment Replay);
+versioned!(Account Login Ticket);
 
 /// Loads every record; answers the state, the records that nobody needs any more (members whose
 /// group is gone, answers whose time is over), and the chain's end.
@@ -76,6 +78,9 @@ pub(super) fn load(
 const ORDER: &[Table] = &[
     Table::Orgs,
     Table::Users,
+    Table::Accounts,
+    Table::Logins,
+    Table::Tickets,
     Table::Groups,
     Table::Pairs,
     Table::Reports,
@@ -117,6 +122,9 @@ fn read(record: &Record) -> Result<Change, RecordError> {
         Table::Agents => Change::PutAgent(decode(bytes)?),
         Table::Enrolments => Change::PutEnrolment(decode(bytes)?),
         Table::Replays => Change::PutReplay(decode(bytes)?),
+        Table::Accounts => Change::PutAccount(decode(bytes)?),
+        Table::Logins => Change::PutLogin(decode(bytes)?),
+        Table::Tickets => Change::PutTicket(decode(bytes)?),
         other @ (Table::Counters
         | Table::Unique
         | Table::Audit
@@ -136,6 +144,11 @@ pub(super) fn item(
 ) -> Item {
     let mut item = Item::default();
     for change in changes {
+        if let Change::FreeEmail(org, email) = change {
+            // Whoever frees an address writes the user's records, too: those have preconditions.
+            item.operations.push(Operation::Delete(email_key(*org, email)));
+            continue;
+        }
         let (operation, revision) = if let Change::Record(record) = change {
             let value = encode(record);
             let index = u32::try_from(linked.len()).expect("a commit has fewer records");
@@ -163,7 +176,34 @@ fn operation(state: &State, change: &Change) -> (Operation, Option<Revision>) {
             put(Table::Orgs, org.id.as_bytes(), encode(org)),
             state.org(org.id).map(|row| row.revision),
         ),
-        Change::PutUser(user) => (put(Table::Users, user.id.as_bytes(), encode(user)), None),
+        Change::PutUser(user) => (
+            put(Table::Users, user.id.as_bytes(), encode(user)),
+            state.user_row(user.id).map(|row| row.revision),
+        ),
+        Change::PutAccount(account) => {
+            let row = state.user_row(account.user).filter(|row| row.account.is_some());
+            let revision = row.map(|row| row.account_revision);
+            (put(Table::Accounts, account.user.as_bytes(), encode(account)), revision)
+        }
+        Change::PutLogin(login) => (
+            Operation::Put(Key::new(Table::Logins, *login.hash.as_bytes()), encode(login)),
+            state.login_row(&login.hash).map(|row| row.revision),
+        ),
+        Change::DeleteLogin(hash) => (
+            Operation::Delete(Key::new(Table::Logins, *hash.as_bytes())),
+            state.login_row(hash).map(|row| row.revision),
+        ),
+        Change::PutTicket(ticket) => (
+            Operation::Put(Key::new(Table::Tickets, *ticket.hash.as_bytes()), encode(ticket)),
+            state.ticket_row(&ticket.hash).map(|row| row.revision),
+        ),
+        Change::DeleteTicket(hash) => (
+            Operation::Delete(Key::new(Table::Tickets, *hash.as_bytes())),
+            state.ticket_row(hash).map(|row| row.revision),
+        ),
+        Change::TakeEmail(org, email, user) => {
+            (Operation::Put(email_key(*org, email), user.as_bytes().to_vec()), None)
+        }
         Change::PutKey(key) => (
             put(Table::Keys, key.id.as_bytes(), encode(key)),
             state.key_row(key.id).map(|row| row.revision),
@@ -212,7 +252,9 @@ fn operation(state: &State, change: &Change) -> (Operation, Option<Revision>) {
         Change::DeleteReplay(id) => {
             (Operation::Delete(replay_key(*id)), state.replay_row(*id).map(|row| row.revision))
         }
-        Change::Record(_) => unreachable!("audit records get their place in `item`"),
+        Change::Record(_) | Change::FreeEmail(..) => {
+            unreachable!("`item` sees to audit records and to addresses that are freed")
+        }
     }
 }
 
@@ -222,6 +264,12 @@ pub(super) fn replay_key(id: ReplayId) -> Key {
 
 fn member_revision(state: &State, group: GroupId, member: MemberId) -> Option<Revision> {
     state.group(group)?.members.get(&member).map(|row| row.revision)
+}
+
+/// The key that a mail address takes in an org. Hashed, since an address may be longer than a key.
+fn email_key(org: OrgId, email: &str) -> Key {
+    let hash: [u8; 32] = Sha256::digest(email).into();
+    Key::new(Table::Unique, [&b"email"[..], org.as_bytes(), &hash].concat())
 }
 
 /// Members lie together by group, so that those of a group that is gone can be found.

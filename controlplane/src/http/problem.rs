@@ -50,6 +50,10 @@ pub enum ApiError {
         scope: String,
     },
 
+    /// A form that no page of ours has sent, or one that is too old.
+    #[error("the form is not from a page of this plane, or is too old; open the page again")]
+    ForeignForm,
+
     /// There is no such thing, or it belongs to somebody else.
     #[error("there is nothing here under this name")]
     NotFound,
@@ -166,6 +170,8 @@ const FORBIDDEN_ORIGIN: Kind =
     kind(StatusCode::FORBIDDEN, "forbidden_origin", "The key does not work from here");
 const INSUFFICIENT_SCOPE: Kind =
     kind(StatusCode::FORBIDDEN, "insufficient_scope", "The key may not do this");
+const FOREIGN_FORM: Kind =
+    kind(StatusCode::FORBIDDEN, "foreign_form", "The form comes from elsewhere");
 const NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "not_found", "Not found");
 const METHOD_NOT_ALLOWED: Kind =
     kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
@@ -281,6 +287,7 @@ impl ApiError {
             ApiError::Unauthorized => UNAUTHORIZED,
             ApiError::ForbiddenOrigin => FORBIDDEN_ORIGIN,
             ApiError::InsufficientScope { .. } => INSUFFICIENT_SCOPE,
+            ApiError::ForeignForm => FOREIGN_FORM,
             ApiError::NotFound => NOT_FOUND,
             ApiError::MethodNotAllowed => METHOD_NOT_ALLOWED,
             ApiError::NotAcceptable { .. } => NOT_ACCEPTABLE,
@@ -324,6 +331,7 @@ impl ApiError {
             | ApiError::Invalid { .. }
             | ApiError::ForbiddenOrigin
             | ApiError::InsufficientScope { .. }
+            | ApiError::ForeignForm
             | ApiError::NotFound
             | ApiError::MethodNotAllowed
             | ApiError::NotAcceptable { .. }

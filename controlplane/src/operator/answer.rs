@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use postern_shared::digest::Digest;
-use postern_shared::ids::{AgentId, EnrolmentId, Epoch, GroupId, KeyId, MemberId, PairId};
+use postern_shared::ids::{AgentId, EnrolmentId, Epoch, GroupId, KeyId, MemberId, PairId, UserId};
 use postern_shared::network::Network;
 use postern_shared::position::Revision;
 use postern_shared::scope::ScopeSet;
@@ -13,7 +13,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::audit::{Hex, Line, Opening, Part, Place, RecordView, StrayRecord};
-use crate::domain::{Email, Label};
+use crate::domain::{Email, Label, Role};
+use crate::mail::Fate;
 
 /// An answer with the plane's time at which it was true.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +51,10 @@ pub enum Answer {
     AuditOpened(AuditOpened),
     AuditPart(Part),
     AuditStray(AuditStray),
+    UserInvited(UserLink),
+    Users(Page<UserView, UserId>),
+    UserRoleSet(UserView),
+    UserRecovery(UserLink),
 }
 
 /// What an export of the audit holds.
@@ -286,6 +291,49 @@ pub struct AgentView {
     pub host: Option<AgentUpdate>,
     /// Its newest word on each target and group.
     pub receipts: Vec<Receipt>,
+}
+
+/// A link that lets one user in, once.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UserLink {
+    /// The user.
+    #[serde(flatten)]
+    pub user: UserView,
+    /// The link, told once.
+    pub link: Revealed,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// A user without what the user signs in with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserView {
+    /// The user.
+    pub id: UserId,
+    /// Where the user gets mail, and the name to sign in with.
+    pub email: Email,
+    /// What the user may do.
+    pub role: Role,
+    /// Whether the user can sign in yet.
+    pub state: UserState,
+    /// When the user was first invited.
+    pub created_at: Timestamp,
+    /// In how many browsers the user is signed in.
+    pub logins: usize,
+    /// How many recovery codes are left.
+    pub recovery_codes: usize,
+    /// What became of the newest mail to the user, as far as the daemon knows.
+    pub mail: Option<Fate>,
+}
+
+/// Whether a user can sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserState {
+    /// Not before the invitation is accepted.
+    Invited,
+    /// Yes.
+    Active,
 }
 
 impl Revealed {

@@ -58,7 +58,12 @@ pub(super) async fn of_the_plane(
         | Operation::RotateBookmark { .. }
         | Operation::RotateServerKey { .. }
         | Operation::MintLockedKey { .. }
-        | Operation::ListAudit { .. } => return Ok(None),
+        | Operation::ListAudit { .. }
+        | Operation::InviteUser { .. }
+        | Operation::ListUsers { .. }
+        | Operation::SetUserRole { .. }
+        | Operation::RemoveUser { .. }
+        | Operation::RecoverUser { .. } => return Ok(None),
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use postern_shared::ids::{AgentId, GroupId, KeyId, MemberId, OrgId, PairId};
+use postern_shared::ids::{AgentId, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
 use postern_shared::network::Network;
 
 use super::OperatorError;
@@ -102,6 +102,18 @@ pub(super) fn agent(
     let agents =
         live.map(|agent| Candidate { id: agent.id, number: None, name: agent.name.as_str() });
     one("agent", reference, agents)
+}
+
+/// Finds a user of the org who was not removed.
+pub(super) fn user(
+    state: &State,
+    org: &OrgRow,
+    reference: &Reference,
+) -> Result<UserId, OperatorError> {
+    let users = org.users.iter().filter_map(|id| state.user(*id));
+    let users =
+        users.map(|user| Candidate { id: user.id, number: None, name: user.email.as_str() });
+    one("user", reference, users)
 }
 
 /// Finds a member of a group: by the id of the membership, by its fixed network, or by its pair.

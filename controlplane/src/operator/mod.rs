@@ -10,6 +10,7 @@ mod key;
 mod pair;
 mod request;
 pub mod route;
+mod user;
 
 use postern_shared::ids::OrgId;
 use postern_shared::network::Network;
@@ -19,13 +20,14 @@ use postern_shared::time::{Timestamp, Ttl};
 pub use self::answer::{
     AddedPair, AddressView, AgentView, Answer, AuditOpened, AuditStray, GroupList, GroupView,
     Invitation, KeyView, LockedKey, MemberKindView, MemberView, MintedKey, Named, NewBookmark,
-    NewServerKey, OriginView, Page, PairName, PairView, Reply, Revealed,
+    NewServerKey, OriginView, Page, PairName, PairView, Reply, Revealed, UserLink, UserState,
+    UserView,
 };
 pub use self::request::{
     MemberAsked, MemberEnd, Operation, OriginAsked, Reference, ReferenceError, Request,
 };
 use crate::audit::AuditError;
-use crate::domain::{Actor, Command, Order, OrgRow, State};
+use crate::domain::{Actor, Command, Email, Order, OrgRow, Role, State};
 use crate::engine::{Done, Engine, Refused};
 
 /// Most items of one page of an answer.
@@ -64,6 +66,9 @@ pub enum OperatorError {
         /// The records that may be meant.
         candidates: String,
     },
+    /// Mail was asked for where none goes out.
+    #[error("{0}")]
+    NoMail(&'static str),
     /// There is more than one org.
     #[error("there is more than one org; name one of them with --org: {orgs}")]
     WhichOrg {
@@ -106,6 +111,16 @@ pub(crate) async fn mint_first_key(
     let name = "first".parse().expect("the word is a label");
     let origins = origins.into_iter().map(OriginAsked::Network).collect();
     Desk { engine, plane, org }.mint_key(name, ScopeSet::ALL, origins, None).await
+}
+
+/// Makes the link with which the first admin of a new org gets in.
+pub(crate) async fn invite_first_admin(
+    engine: &Engine,
+    plane: &Plane,
+    org: OrgId,
+    email: Email,
+) -> Result<UserLink, OperatorError> {
+    Desk { engine, plane, org }.invite_user(email, Role::Admin).await
 }
 
 /// Where the operations of one org are carried out.
@@ -161,6 +176,13 @@ impl Desk<'_> {
                     "what is about the whole plane is answered before an org is looked for"
                 )
             }
+            Operation::InviteUser { email, role, mail: _ } => {
+                Ok(Answer::UserInvited(self.invite_user(email, role).await?))
+            }
+            Operation::ListUsers { after } => self.list_users(after),
+            Operation::SetUserRole { user, role } => self.set_user_role(&user, role).await,
+            Operation::RemoveUser { user } => self.remove_user(&user).await,
+            Operation::RecoverUser { user } => self.recover_user(&user).await,
         }
     }
 

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use postern_shared::ids::{AgentId, KeyId, MemberId};
+use postern_shared::ids::{AgentId, KeyId, MemberId, UserId};
 use postern_shared::network::Network;
 use postern_shared::scope::ScopeSet;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{Filter, Opening, Place};
-use crate::domain::{Email, Label};
+use crate::domain::{Email, Label, Role};
 
 /// One thing that an operator asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,16 @@ pub enum Operation {
     ReadAudit { opening: Opening, from: u64 },
     /// Looks behind a key for records that no link has.
     FindStray { after: Option<String> },
+    /// Invites a user; `mail` has the daemon mail the link as well.
+    InviteUser { email: Email, role: Role, mail: bool },
+    /// Lists users behind `after`.
+    ListUsers { after: Option<UserId> },
+    /// Gives a user another role.
+    SetUserRole { user: Reference, role: Role },
+    /// Removes a user.
+    RemoveUser { user: Reference },
+    /// Makes a link that resets a user's password and authenticator.
+    RecoverUser { user: Reference },
 }
 
 /// A name, a running number or a UUID, as somebody wrote it.
@@ -88,8 +98,8 @@ pub struct Reference(String);
 #[error("write a name, a running number or a UUID, {REFERENCE_CHARS_MAX} characters at most")]
 pub struct ReferenceError;
 
-/// Longest reference, in characters: no name is longer.
-const REFERENCE_CHARS_MAX: usize = 100;
+/// Longest reference, in characters: no name or mail address is longer.
+const REFERENCE_CHARS_MAX: usize = 254;
 
 /// From where a key is to work. Written `network` or `pair:reference`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_reference_is_never_empty_nor_longer_than_a_name() {
-        for text in ["", " ", &"x".repeat(101)] {
+        for text in ["", " ", &"x".repeat(255)] {
             text.parse::<Reference>().expect_err(text);
         }
         assert_eq!(" padded ".parse::<Reference>().unwrap().as_str(), "padded");

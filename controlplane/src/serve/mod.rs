@@ -33,13 +33,16 @@ use crate::audit::AuditKey;
 use crate::chance::{Chance, OsChance};
 use crate::clock::SteadyClock;
 use crate::config::{Config, ConfigError, Log, TlsFiles};
-use crate::data_dir::{DataDir, DataDirError, ensure_audit_key, invited_pin, read_sealing_key};
+use crate::data_dir::{DataDir, DataDirError, ensure_audit_key, invited_pin};
 use crate::engine::{Engine, StartError, Stopped};
 use crate::http::Border;
 use crate::http::border::finish;
+use crate::mail::{MailError, Outbox, Patience, Transport};
 use crate::metrics::{Metrics, MetricsError};
 use crate::operator::Plane;
 use crate::operator::route::{self, AskPlane};
+use crate::people::People;
+use crate::seal::Sealer;
 use crate::server::{
     Certificates, Limits, ListenError, Listener, Server, TlsError, TrustedProxies,
 };
@@ -69,6 +72,9 @@ pub enum ServeError {
     /// A file of the data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Mail cannot be sent.
+    #[error(transparent)]
+    Mail(#[from] MailError),
     /// A certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -141,13 +147,17 @@ impl Daemon {
         let data = DataDir::of(&config);
         data.require()?;
         let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
-        let sealing_key = data.sealing_key(credentials.as_deref());
         // Missing or damaged, it is to be known now, not when something has to be unsealed.
-        read_sealing_key(&sealing_key)?;
+        let sealer = Sealer::load(&data, credentials.as_deref())?;
         let audit_key = ensure_audit_key(&data.audit_key(credentials.as_deref()), &OsChance)?;
+        let mail = config.mail.as_ref();
+        let mail = mail.map(|mail| Transport::new(mail, config.public_url.host())).transpose()?;
         let certificates = load_certificates(&config)?;
         let (engine, writer, clock) = start_engine(data.store(), audit_key).await?;
-        let app = App::new(engine.clone(), settings(&config));
+        let outbox = mail
+            .map(|mail| Outbox::start(mail, Patience::USUAL, clock.clone(), Arc::new(OsChance)));
+        let people = People::new(sealer, outbox.clone());
+        let app = App::new(engine.clone(), settings(&config), people);
         let own = data.own_certificate(&config);
         let mut daemon = Daemon {
             writer: spawn_blocking(move || writer.join()),
@@ -163,7 +173,7 @@ impl Daemon {
         let own = own.and_then(|own| daemon.certificates_of(&own));
         let border = Border::new(TrustedProxies::NONE, clock.clone(), &OsChance);
         let public = app::router(app.clone());
-        let control = finish(route::router(engine, ask_plane(app, own)), border);
+        let control = finish(route::router(engine, ask_plane(app, own), outbox), border);
         daemon.open(public, control, &metrics)?;
         daemon.keep_going(metrics, clock);
         Ok(daemon)

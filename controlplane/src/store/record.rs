@@ -57,6 +57,12 @@ tables! {
     Chain = 13, "chain";
     /// Settings of the whole plane.
     Settings = 14, "settings";
+    /// What people sign in with: apart from the users, since it changes with every sign-in.
+    Accounts = 15, "accounts";
+    /// Browsers in which people are signed in.
+    Logins = 16, "logins";
+    /// Single-use secrets of links that let people in.
+    Tickets = 17, "tickets";
     /// Answers to requests that have a name, to be given again.
     Replays = 20, "replays";
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::Request;
-use postern_controlplane::domain::MemberKind;
+use postern_controlplane::domain::{Command, MemberKind, Purpose, Role};
 use postern_controlplane::metrics::Metrics;
 use postern_controlplane::store::{Options, RedbStore};
 use postern_shared::ids::Epoch;
@@ -16,6 +16,7 @@ use tower::ServiceExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::agents::{HOST, enrol};
+use crate::browser::{Browser, KNOWN, LOGIN, join, ticket};
 use crate::world::{OFFICE, World, generous, within};
 
 /// Everything that is logged, at the finest level.
@@ -62,7 +63,20 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
     let secret = |name: &str| pair["data"][name].as_str().unwrap().to_owned();
     let member = MemberKind::Pair(pair["data"]["id"].as_str().unwrap().parse().unwrap());
     world.member(org, group, member, Expiry::Never).await;
+    let mut browser = Browser::new(&world);
+    let zoe = join(&mut browser, org, "zoe@example.org", Role::Admin).await;
+    let (recovery, _, way_back) = {
+        let user = world.engine.state().user(zoe.id).unwrap().clone();
+        ticket(&world, &user, Purpose::Recovery)
+    };
+    world.order(Command::Recover(recovery)).await;
     let secrets = [
+        zoe.password.clone(),
+        zoe.typed_seed.clone(),
+        zoe.recovery[0].clone(),
+        browser.cookies[LOGIN].clone(),
+        browser.cookies[KNOWN].clone(),
+        way_back.expose().to_owned(),
         key.expose().to_owned(),
         invitation.expose().to_owned(),
         agent.token.expose().to_owned(),
@@ -77,7 +91,9 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
         for (path, method) in [
             (format!("/b/{text}"), Method::POST),
             (format!("/b/{text}"), Method::GET),
-            (format!("/b/{}x", &text[..39]), Method::GET),
+            (format!("/b/{}x", text.get(..39).unwrap_or(text)), Method::GET),
+            (format!("/welcome/{text}"), Method::POST),
+            (format!("/reset/{text}"), Method::GET),
             (format!("/serverquery/?key={text}"), Method::GET),
             (format!("/whitelist/?key={text}"), Method::GET),
             (format!("/nowhere/{text}"), Method::GET),
@@ -106,11 +122,20 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
             }
         }
     }
+    // And into each field of the form that signs in, but the one that is shown again.
+    for text in &secrets {
+        for name in ["password", "code", "org", "proof"] {
+            let fields = [("email", "zoe@example.org"), (name, text)];
+            let page = browser.fill_in("/sign-in", "/sign-in", &fields).await;
+            told.push_str(&page.text);
+        }
+    }
     world.report_by(&secret("bookmark"), OFFICE).await;
     world.engine.stop().await;
 
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("an agent has enrolled"), "the log was watched");
+    assert!(logged.contains("an invitation was accepted"), "of people, too");
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let figures = metrics.router().oneshot(request).await.unwrap().into_body();
     let figures = axum::body::to_bytes(figures, usize::MAX).await.unwrap();
@@ -125,6 +150,8 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
         }
         assert!(!contains(&stored, core.as_bytes()), "a {} is in the file", &text[..4]);
     }
+
+    assert!(!contains(&stored, &zoe.seed), "the authenticator's seed is in the file");
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -12,11 +12,15 @@ use axum::http::Request;
 use postern_controlplane::app::{App, Settings, router};
 use postern_controlplane::chance::{Chance, SeededChance};
 use postern_controlplane::clock::{Clock, ManualClock};
+use postern_controlplane::data_dir::SealingKey;
 use postern_controlplane::domain::{
     Actor, Command, Enrolment, Group, Key, Member, MemberKind, Order, Org, Origin, Pair, Role, User,
 };
 use postern_controlplane::engine::Engine;
 use postern_controlplane::http::limit::{Budget, RateLimits};
+use postern_controlplane::mail::{Outbox, Patience, Transport};
+use postern_controlplane::people::People;
+use postern_controlplane::seal::Sealer;
 use postern_controlplane::server::{ForwardHeader, Limits, Listener, Peer, Server, TrustedProxies};
 use postern_controlplane::store::{MemoryStore, Store};
 use postern_shared::ids::{EnrolmentId, Epoch, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
@@ -87,6 +91,13 @@ pub(crate) enum Said {
     End,
 }
 
+/// No test waits for another try.
+const SWIFT: Patience = Patience { base: Duration::from_millis(5), cap: Duration::from_millis(5) };
+
+fn sealer() -> Sealer {
+    Sealer::new(&SealingKey::new(Box::new([9; 32])), &[])
+}
+
 pub(crate) fn start_time() -> Timestamp {
     Timestamp::from_unix_ms(1_767_225_600_000).unwrap()
 }
@@ -124,12 +135,26 @@ impl World {
     }
 
     pub(crate) fn on(store: Box<dyn Store>, settings: Settings) -> World {
+        World::mailing(store, settings, None)
+    }
+
+    /// A plane that sends mail by `transport`.
+    pub(crate) fn mailing(
+        store: Box<dyn Store>,
+        settings: Settings,
+        transport: Option<Transport>,
+    ) -> World {
         let clock = Arc::new(ManualClock::at(start_time()));
         let chance: Arc<dyn Chance> = Arc::new(SeededChance::new(42));
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let (engine, _) = Engine::start(store, time, chance).unwrap();
         let proxies = settings.proxies.clone();
-        let app = App::new(engine.clone(), settings);
+        let outbox = transport.map(|transport| {
+            let (clock, chance) = (engine.clock(), Arc::new(SeededChance::new(43)));
+            Outbox::start(transport, SWIFT, clock, chance)
+        });
+        let people = People::new(sealer(), outbox);
+        let app = App::new(engine.clone(), settings, people);
         let (router, held) = Held::around(router(app.clone()));
         let server = Server::new(router.clone(), Limits::PUBLIC, proxies);
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), None).unwrap();

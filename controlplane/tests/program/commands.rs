@@ -56,6 +56,7 @@ fn every_command_leaves_one_record_and_an_unbroken_chain() {
         [
             "org Example",
             "key first",
+            "user admin@example.org",
             "group ssh",
             "pair laptop",
             "member laptop",
@@ -89,6 +90,7 @@ fn tell(event: &Event) -> String {
         Event::AgentInvited { name, .. } => format!("agent {name}"),
         Event::BookmarkRotated { name, .. } => format!("other bookmark {name}"),
         Event::ServerKeyRotated { name, .. } => format!("other server key {name}"),
+        Event::UserInvited { email, .. } => format!("user {email}"),
         other @ (Event::PairEdited { .. }
         | Event::PairReported { .. }
         | Event::GroupEdited { .. }
@@ -96,7 +98,18 @@ fn tell(event: &Event) -> String {
         | Event::AgentRegrouped { .. }
         | Event::AgentRevoked { .. }
         | Event::ReceiptFailed { .. }
-        | Event::RequestsRefused { .. }) => panic!("nobody asked for {other:?}"),
+        | Event::RequestsRefused { .. }
+        | Event::UserAccepted { .. }
+        | Event::SignInTried { .. }
+        | Event::SignedIn { .. }
+        | Event::SignedOut { .. }
+        | Event::PasswordSet { .. }
+        | Event::ResetRequested { .. }
+        | Event::RecoveryIssued { .. }
+        | Event::AuthenticatorReplaced { .. }
+        | Event::RecoveryCodesReplaced { .. }
+        | Event::UserRoleSet { .. }
+        | Event::UserRemoved { .. }) => panic!("nobody asked for {other:?}"),
     }
 }
 
@@ -108,7 +121,8 @@ fn the_daemon_answers_as_the_command_itself_does() {
     plane.json(&["group", "add-member", "ssh", "--pair", "laptop"]);
     let office = ["--network", "203.0.113.0/24", "--note", "office"];
     plane.json(&[&["group", "add-member", "ssh"][..], &office].concat());
-    let questions: [&[&str]; 5] = [
+    let questions: [&[&str]; 6] = [
+        &["user", "list"],
         &["key", "list", "--all"],
         &["pair", "list"],
         &["group", "list"],
@@ -131,9 +145,9 @@ fn the_daemon_answers_as_the_command_itself_does() {
     let served = ask();
 
     assert_eq!(alone, served);
-    assert_eq!(served[3]["entries"][0]["cidr"], "203.0.113.0/24");
-    assert_eq!(served[3]["entries"][0]["sources"][0]["name"], "office");
-    assert_eq!(served[3]["members"].as_array().unwrap().len(), 2);
+    assert_eq!(served[4]["entries"][0]["cidr"], "203.0.113.0/24");
+    assert_eq!(served[4]["entries"][0]["sources"][0]["name"], "office");
+    assert_eq!(served[4]["members"].as_array().unwrap().len(), 2);
     drop(daemon);
 }
 
@@ -271,7 +285,11 @@ fn secrets_are_told_once_and_never_again() {
     let mint = ["key", "mint", "--name", "ci", "--scope", "pairs.read", "--origin", "10.0.0.0/8"];
     let key = plane.json(&mint);
     let invited = plane.json(&["agent", "invite", "web-1", "--group", "ssh"]);
+    let user = plane.json(&["user", "invite", "zoe@example.org"]);
+    let way_back = plane.json(&["recover", "--user", "admin@example.org"]);
     let secrets = [
+        text(&user["link"]).rsplit_once('/').unwrap().1.to_owned(),
+        text(&way_back["link"]).rsplit_once('/').unwrap().1.to_owned(),
         text(&pair["bookmark"]).rsplit_once('/').unwrap().1.to_owned(),
         text(&pair["server_key"]).to_owned(),
         text(&key["secret"]).to_owned(),
@@ -279,7 +297,9 @@ fn secrets_are_told_once_and_never_again() {
     ];
 
     let mut later = String::new();
-    for list in [["pair", "list"], ["key", "list"], ["agent", "list"], ["group", "list"]] {
+    for list in
+        [["pair", "list"], ["key", "list"], ["agent", "list"], ["group", "list"], ["user", "list"]]
+    {
         later.push_str(&plane.json(&list).to_string());
         later.push_str(&stdout(&plane.run(&list)));
     }

@@ -91,7 +91,7 @@ async fn waits(mut future: Pin<&mut impl Future>) -> bool {
 }
 
 impl Scene {
-    /// Links 1 and 2 are `init`'s; 3 makes another org; 5, 7 and 9 have a record of each org, and
+    /// Links 1 to 3 are `init`'s; 4 makes another org; 6, 8 and 10 have a record of each org, and
     /// those between have one.
     fn set() -> Scene {
         let plane = Plane::make();
@@ -182,67 +182,67 @@ fn every_change_of_the_store_is_named() {
     let bytes = |key: &Key| value(&store, key);
     let put = |key: &Key, bytes: Vec<u8>| Operation::Put(key.clone(), bytes);
     let delete = |key: &Key| Operation::Delete(key.clone());
-    let (k30, k50, k70, k71) = (key(3, 0), key(5, 0), key(7, 0), key(7, 1));
-    let last = link(&store, 9);
-    let mut altered = bytes(&k50);
+    let (k40, k60, k80, k81) = (key(4, 0), key(6, 0), key(8, 0), key(8, 1));
+    let last = link(&store, 10);
+    let mut altered = bytes(&k60);
     *altered.last_mut().unwrap() ^= 1;
     let shortened = ChainLink { records: last.records[..1].to_vec(), ..last.clone() };
     let stranger = AuditKey::from_seed(&[9; 32]).unwrap();
     let own = key_of(&scene.plane).public();
     let head = stranger.sign_head(LANE, last.tip(LANE), at(0));
-    let early = ChainLink { at: at(1), ..link(&store, 5) };
-    let elsewhere = if whose(9, 0) == scene.one { scene.other } else { scene.one };
+    let early = ChainLink { at: at(1), ..link(&store, 6) };
+    let elsewhere = if whose(10, 0) == scene.one { scene.other } else { scene.one };
 
     let cases: Vec<(&str, Vec<Operation>, &str, Option<&str>)> = vec![
-        ("a record is altered", vec![put(&k50, altered)], "record_altered", Some("0-5-0")),
-        ("a record is deleted", vec![delete(&k50)], "record_missing", Some("0-5-0")),
+        ("a record is altered", vec![put(&k60, altered)], "record_altered", Some("0-6-0")),
+        ("a record is deleted", vec![delete(&k60)], "record_missing", Some("0-6-0")),
         (
             "two records of a link change places",
-            vec![put(&k70, bytes(&k71)), put(&k71, bytes(&k70))],
+            vec![put(&k80, bytes(&k81)), put(&k81, bytes(&k80))],
             "record_moved",
-            Some("0-7-0"),
+            Some("0-8-0"),
         ),
         (
             "two records of two links change places",
-            vec![put(&k70, bytes(&k30)), put(&k30, bytes(&k70))],
+            vec![put(&k80, bytes(&k40)), put(&k40, bytes(&k80))],
             "record_moved",
-            Some("0-3-0"),
+            Some("0-4-0"),
         ),
         (
             "a record is put in",
-            vec![put(&of(whose(5, 0), 5, 7), bytes(&k50))],
+            vec![put(&of(whose(6, 0), 6, 7), bytes(&k60))],
             "record_extra",
-            Some("0-5-7"),
+            Some("0-6-7"),
         ),
         (
             "a record is put behind",
-            vec![put(&of(whose(5, 0), 12, 0), bytes(&k50))],
+            vec![put(&of(whose(6, 0), 13, 0), bytes(&k60))],
             "record_extra",
-            Some("0-12-0"),
+            Some("0-13-0"),
         ),
         (
             "a record is given to another org",
-            vec![delete(&key(9, 0)), put(&of(elsewhere, 9, 0), bytes(&key(9, 0)))],
+            vec![delete(&key(10, 0)), put(&of(elsewhere, 10, 0), bytes(&key(10, 0)))],
             "record_missing",
-            Some("0-9-0"),
+            Some("0-10-0"),
         ),
-        ("a link is deleted", vec![delete(&link_key(LANE, 5))], "link_missing", None),
+        ("a link is deleted", vec![delete(&link_key(LANE, 6))], "link_missing", None),
         ("the first link is deleted", vec![delete(&link_key(LANE, 1))], "link_missing", None),
         (
             "the end is cut off",
-            vec![delete(&link_key(LANE, 9)), delete(&key(9, 0)), delete(&key(9, 1))],
+            vec![delete(&link_key(LANE, 10)), delete(&key(10, 0)), delete(&key(10, 1))],
             "chain_cut",
             None,
         ),
         (
             "a record is taken out with its place in the last link",
-            vec![put(&link_key(LANE, 9), encode(&shortened)), delete(&key(9, 1))],
+            vec![put(&link_key(LANE, 10), encode(&shortened)), delete(&key(10, 1))],
             "head_mismatch",
             None,
         ),
         (
             "a link is dated back",
-            vec![put(&link_key(LANE, 5), encode(&early))],
+            vec![put(&link_key(LANE, 6), encode(&early))],
             "link_broken",
             None,
         ),
@@ -287,12 +287,12 @@ fn a_chain_that_is_written_anew_is_not_what_was_signed() {
     let scene = Scene::set();
     let store = open(&scene.plane);
     let (mut tip, mut operations) = (None, Vec::new());
-    for number in 1..=9 {
+    for number in 1..=10 {
         let found = link(&store, number);
         let mut records = found.records.clone();
-        if number == 5 {
+        if number == 6 {
             let gone = records.pop().unwrap();
-            operations.push(Operation::Delete(record_key(gone.org, place(5, 1))));
+            operations.push(Operation::Delete(record_key(gone.org, place(6, 1))));
         }
         let anew = ChainLink::after(tip, found.at, records);
         tip = Some(anew.tip(LANE));
@@ -378,8 +378,8 @@ fn an_export_is_verified_by_who_knows_nothing_but_its_form() {
     let (signed, whole) = witness(&scene.export(&[]));
     let (_, of_other) = witness(&scene.export(&["--org", "Other"]));
 
-    assert_eq!(signed, 9);
-    assert_eq!(whole, BTreeMap::from([(one, 8), (other.clone(), 4)]));
+    assert_eq!(signed, 10);
+    assert_eq!(whole, BTreeMap::from([(one, 9), (other.clone(), 4)]));
     assert_eq!(of_other, BTreeMap::from([(other, 4)]));
     let foreign = scene.export(&["--org", "Other"]);
     assert!(!foreign.contains(&scene.one.to_string()), "an org's export names no other org");
@@ -397,7 +397,7 @@ fn verify_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Result<u64, String>
 #[test]
 fn a_line_more_or_less_or_another_digit_is_noticed_in_every_export() {
     let scene = Scene::set();
-    for (export, records) in [(scene.export(&[]), 12), (scene.export(&["--org", "Other"]), 4)] {
+    for (export, records) in [(scene.export(&[]), 13), (scene.export(&["--org", "Other"]), 4)] {
         let lines: Vec<&str> = export.lines().collect();
         assert_eq!(verify_lines(lines.iter().copied()), Ok(records));
         for n in 0..lines.len() {
@@ -439,8 +439,8 @@ fn a_running_plane_exports_and_verifies_as_a_stopped_one_does() {
     let export = scene.export(&["--org", "Other"]);
     let grown = scene.plane.json(&["audit", "verify"]);
 
-    assert_eq!(witness(&export).0, 12, "an export is signed to its end");
-    assert_eq!((&grown["last"], &grown["signed"]), (&Value::from(12), &Value::from(12)));
+    assert_eq!(witness(&export).0, 13, "an export is signed to its end");
+    assert_eq!((&grown["last"], &grown["signed"]), (&Value::from(13), &Value::from(13)));
     let file = folder.path().join("export.jsonl");
     fs::write(&file, &export).unwrap();
     let text = file.to_str().unwrap();
@@ -448,8 +448,8 @@ fn a_running_plane_exports_and_verifies_as_a_stopped_one_does() {
     assert!(verified.status.success(), "{verified:?}");
     // A link that somebody has noted down is looked for.
     let hash = stopped["hash"].as_str().unwrap();
-    scene.plane.json(&["audit", "verify", "--known", &format!("9:{hash}")]);
-    let other = scene.plane.run(&["audit", "verify", "--known", &format!("8:{hash}")]);
+    scene.plane.json(&["audit", "verify", "--known", &format!("10:{hash}")]);
+    let other = scene.plane.run(&["audit", "verify", "--known", &format!("9:{hash}")]);
     assert_eq!(other.status.code(), Some(6));
     let key = run(&["audit", "verify", "--file", text, "--key", &"00".repeat(32)]);
     assert_eq!(key.status.code(), Some(6));
@@ -474,7 +474,7 @@ fn a_directory_of_an_older_version_gets_its_key_from_the_daemon() {
     let verified = scene.plane.json(&["audit", "verify"]);
     drop(daemon);
 
-    assert_eq!(verified["signed"], 9);
+    assert_eq!(verified["signed"], 10);
     assert_eq!(mode(&path), 0o600);
     assert_eq!(verified["key"].as_str().unwrap(), key_of(&scene.plane).public().to_string());
 }

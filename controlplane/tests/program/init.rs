@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use postern_shared::token::Token;
+use postern_shared::token::{Token, TokenKind};
 use tempfile::TempDir;
 
 use crate::plane::{Daemon, Plane, program};
@@ -28,6 +28,10 @@ fn what_init_makes_is_private_and_complete() {
 
     assert!(output.status.success(), "{output:?}");
     let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let link = made["invitation"]["link"].as_str().unwrap();
+    let ticket = link.strip_prefix("https://localhost:8443/welcome/").unwrap();
+    assert_eq!(ticket.parse::<Token>().unwrap().kind(), TokenKind::Ticket);
+    assert_eq!(made["invitation"]["email"], "a@example.org");
     made["key"]["secret"].as_str().unwrap().parse::<Token>().unwrap();
     assert_eq!(made["pin"].as_str().unwrap().len(), 43);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -127,13 +131,15 @@ fn a_sealing_key_of_the_service_manager_is_used() {
 }
 
 #[test]
-fn the_secret_of_the_first_key_is_nowhere_but_in_the_output() {
+fn the_first_secrets_are_nowhere_but_in_the_output() {
     let plane = Plane::make();
 
     for entry in fs::read_dir(plane.data()).unwrap() {
         let path = entry.unwrap().path();
         let content = fs::read(&path).unwrap();
-        assert!(!content.windows(4).any(|window| window == b"pok_"), "{}", path.display());
+        for prefix in [b"pok_", b"pot_"] {
+            assert!(!content.windows(4).any(|window| window == prefix), "{}", path.display());
+        }
     }
 }
 

@@ -12,3 +12,4 @@ mod life;
 mod once;
 mod plane;
 mod quickstart;
+mod users;

@@ -16,7 +16,7 @@ use crate::store::{Key, Operation, Order, Scan, Table};
 
 /// Little, so that pages are read from the disk and not from memory.
 const CACHE_BYTES: usize = 64 * 1024;
-const POWER_CUTS: u64 = 240;
+const POWER_CUTS: u64 = 400;
 const FLIPS: usize = 400;
 /// The part of the file that says which commit is the last; without a checksum.
 const FLAG_BYTES: usize = 24;

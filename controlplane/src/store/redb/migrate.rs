@@ -33,7 +33,10 @@ pub(super) struct Step {
 }
 
 /// Every step there has ever been.
-pub(super) const STEPS: &[Step] = &[Step { name: "lay out the tables", run: lay_out }];
+pub(super) const STEPS: &[Step] = &[
+    Step { name: "lay out the tables", run: lay_out },
+    Step { name: "lay out the tables of people and of replays", run: lay_out },
+];
 
 /// Runs the steps that are missing; says whether there were any. The caller commits.
 pub(super) fn migrate(write: &WriteTransaction, steps: &[Step]) -> Result<bool, OpenFailure> {
@@ -63,6 +66,7 @@ fn schema(write: &WriteTransaction) -> Result<u32, BoxError> {
     Ok(u32::from_le_bytes(stored.value().try_into()?))
 }
 
+/// Makes every table that is not there yet.
 fn lay_out(write: &WriteTransaction) -> Result<(), BoxError> {
     for table in Table::ALL {
         write.open_table(rows(*table))?;
@@ -77,10 +81,12 @@ mod tests {
     use crate::store::redb::faults::{Content, closed_store, content, open_with};
     use crate::store::{BoxError, Key};
 
-    /// A second schema, in which the values of pairs are longer by one byte.
-    const NEXT: &[Step] = &[STEPS[0], Step { name: "lengthen pairs", run: lengthen_pairs }];
-    /// A second schema that is never reached.
-    const BROKEN: &[Step] = &[STEPS[0], Step { name: "lengthen pairs", run: stop_half_way }];
+    /// A later schema, in which the values of pairs are longer by one byte.
+    const NEXT: &[Step] =
+        &[STEPS[0], STEPS[1], Step { name: "lengthen pairs", run: lengthen_pairs }];
+    /// A later schema that is never reached.
+    const BROKEN: &[Step] =
+        &[STEPS[0], STEPS[1], Step { name: "lengthen pairs", run: stop_half_way }];
 
     fn lengthen_pairs(write: &WriteTransaction) -> Result<(), BoxError> {
         let mut pairs = write.open_table(rows(Table::Pairs))?;
@@ -131,7 +137,7 @@ mod tests {
 
         let error = open_with(&disk, STEPS).unwrap_err();
 
-        let text = "it has schema 2, and this program knows up to 1; use a newer program";
+        let text = "it has schema 3, and this program knows up to 2; use a newer program";
         assert_eq!(error.to_string(), text);
         assert_eq!(content(&open_with(&disk, NEXT).unwrap()), lengthened(&written));
     }
@@ -145,7 +151,7 @@ mod tests {
 
         assert!(matches!(
             error,
-            OpenFailure::Migration { to: 2, source: MigrationError { step: "lengthen pairs", .. } }
+            OpenFailure::Migration { to: 3, source: MigrationError { step: "lengthen pairs", .. } }
         ));
         assert_eq!(content(&open_with(&disk, STEPS).unwrap()), written);
     }

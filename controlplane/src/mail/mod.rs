@@ -1,0 +1,214 @@
+//! Mail on its way out: a bounded queue in memory, tried again with back-off, and what became of
+//! the newest letter to each user.
+//!
+//! | state | ends when | goes to |
+//! | --- | --- | --- |
+//! | waiting | its time has come | tried |
+//! | tried | the server takes it | sent |
+//! | tried | the server refuses it for good, or it was tried often enough | failed |
+//! | tried | anything else goes wrong | waiting, for longer than before |
+//!
+//! A restart forgets what waits: whoever was to get it is invited again, or asks again.
+
+mod smtp;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use postern_shared::backoff::Backoff;
+use postern_shared::error::chain;
+use postern_shared::ids::UserId;
+use postern_shared::time::Timestamp;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+pub use self::smtp::{MailConfig, MailError, MailTls, SmtpLogin, Transport};
+use crate::chance::Chance;
+use crate::clock::Clock;
+use crate::domain::Email;
+
+/// Most letters that wait, for their first try or for another.
+const LETTERS_WAITING_MAX: usize = 256;
+/// Most tries of one letter: with the waits between them about half an hour.
+const TRIES_MAX: u32 = 8;
+/// Most users of whose newest letter is known what became of it.
+const FATES_MAX: usize = 10_000;
+/// Longest word on a failure that is kept, in characters.
+const WHY_CHARS_MAX: usize = 300;
+
+/// A letter.
+#[derive(Debug)]
+pub struct Letter {
+    /// Whose it is.
+    pub user: UserId,
+    /// Where it goes.
+    pub to: Email,
+    /// What it is about; holds no secret.
+    pub subject: String,
+    /// The text, which holds one.
+    pub body: SecretString,
+}
+
+/// What became of a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+#[expect(missing_docs, reason = "`at` is when, `why` what the server or the system said")]
+pub enum Fate {
+    /// It was not tried yet.
+    Waiting { at: Timestamp },
+    /// It was tried, and will be again.
+    Retried { at: Timestamp, why: String },
+    /// The server took it. Whether it reaches a mailbox is for the servers behind to say.
+    Sent { at: Timestamp },
+    /// It will not be tried again.
+    Failed { at: Timestamp, why: String },
+}
+
+/// The way out for letters. Cheap to clone.
+#[derive(Clone)]
+pub struct Outbox {
+    queue: mpsc::Sender<Letter>,
+    fates: Fates,
+}
+
+/// Too many letters wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{LETTERS_WAITING_MAX} letters wait already; is the mail server reachable?")]
+pub struct OutboxFull;
+
+/// How long to wait between two tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The longest first wait.
+    pub base: Duration,
+    /// The longest of all.
+    pub cap: Duration,
+}
+
+impl Patience {
+    /// What mail servers are used to: gone for minutes, not for seconds.
+    pub const USUAL: Patience =
+        Patience { base: Duration::from_secs(20), cap: Duration::from_secs(15 * 60) };
+}
+
+/// What became of the newest letter to each user, in the order of their ids.
+#[derive(Clone, Default)]
+struct Fates(Arc<Mutex<BTreeMap<UserId, Fate>>>);
+
+struct Waiting {
+    letter: Letter,
+    backoff: Backoff,
+}
+
+impl Outbox {
+    /// Starts to send, on the current runtime, until the last outbox is dropped.
+    pub fn start(
+        transport: Transport,
+        patience: Patience,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+    ) -> Outbox {
+        let (queue, letters) = mpsc::channel(LETTERS_WAITING_MAX);
+        let fates = Fates::default();
+        let postman = Postman { transport, patience, clock, chance, fates: fates.clone() };
+        tokio::spawn(postman.run(letters));
+        Outbox { queue, fates }
+    }
+
+    /// Puts a letter into the queue.
+    pub fn send(&self, letter: Letter) -> Result<(), OutboxFull> {
+        self.queue.try_send(letter).map_err(|_| OutboxFull)
+    }
+
+    /// What became of the newest letter to a user since the start.
+    pub fn fate(&self, user: UserId) -> Option<Fate> {
+        self.fates.lock().get(&user).cloned()
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}
+
+impl Fates {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<UserId, Fate>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, user: UserId, fate: Fate) {
+        let mut fates = self.lock();
+        if FATES_MAX <= fates.len() && !fates.contains_key(&user) {
+            fates.pop_first();
+        }
+        fates.insert(user, fate);
+    }
+}
+
+/// Who takes letters to the server, one after the other.
+struct Postman {
+    transport: Transport,
+    patience: Patience,
+    clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
+    fates: Fates,
+}
+
+impl Postman {
+    async fn run(self, mut letters: mpsc::Receiver<Letter>) {
+        // By the time of the next try; the number keeps two of the same instant apart.
+        let mut waiting: BTreeMap<(Instant, u64), Waiting> = BTreeMap::new();
+        let mut count = 0;
+        loop {
+            let next = waiting.keys().next().map(|(at, _)| *at);
+            let has_room = waiting.len() < LETTERS_WAITING_MAX;
+            tokio::select! {
+                letter = letters.recv(), if has_room => {
+                    let Some(letter) = letter else { return };
+                    self.fates.note(letter.user, Fate::Waiting { at: self.clock.now() });
+                    let backoff = Backoff::new(self.patience.base, self.patience.cap);
+                    count += 1;
+                    waiting.insert((Instant::now(), count), Waiting { letter, backoff });
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    let Some((_, tried)) = waiting.pop_first() else { continue };
+                    if let Some((wait, tried)) = self.deliver(tried).await {
+                        count += 1;
+                        waiting.insert((Instant::now() + wait, count), tried);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries a letter; gives it back, with how long to wait, when it is to be tried again.
+    async fn deliver(&self, mut tried: Waiting) -> Option<(Duration, Waiting)> {
+        let result = self.transport.deliver(&tried.letter, self.chance.as_ref()).await;
+        let (user, at) = (tried.letter.user, self.clock.now());
+        let error = match result {
+            Ok(()) => {
+                metrics::counter!("postern_mails_total", "outcome" => "sent").increment(1);
+                tracing::info!(%user, "sent a mail");
+                self.fates.note(user, Fate::Sent { at });
+                return None;
+            }
+            Err(error) => error,
+        };
+        let why: String = chain(&error).chars().take(WHY_CHARS_MAX).collect();
+        let wait = tried.backoff.failed(self.chance.number(), None);
+        if error.is_final() || TRIES_MAX <= tried.backoff.failures() {
+            metrics::counter!("postern_mails_total", "outcome" => "failed").increment(1);
+            tracing::warn!(%user, error = why, "gave a mail up");
+            self.fates.note(user, Fate::Failed { at, why });
+            return None;
+        }
+        tracing::warn!(%user, error = why, wait_secs = wait.as_secs(), "will try a mail again");
+        self.fates.note(user, Fate::Retried { at, why });
+        Some((wait, tried))
+    }
+}

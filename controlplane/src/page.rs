@@ -1,0 +1,51 @@
+//! What all pages share: one style, no script, nothing from elsewhere.
+
+use std::sync::LazyLock;
+
+use askama::Template;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+use crate::http::ApiError;
+use crate::http::problem::PendingProblem;
+
+/// The style that every page carries.
+pub(crate) const STYLE: &str = include_str!("../templates/page.css");
+
+/// What a page may do: carry its own style and send its forms back to where it came from. The
+/// hash names that one style, so that not even text that got past the escaping could add another.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).expect("the policy is plain text")
+});
+
+/// Answers with a page.
+pub(crate) fn show(status: StatusCode, page: &impl Template) -> Response {
+    let body = match page.render() {
+        Ok(body) => body,
+        Err(error) => return ApiError::internal(error).into_response(),
+    };
+    let headers: [(HeaderName, HeaderValue); 2] = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (CONTENT_SECURITY_POLICY, POLICY.clone()),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Answers an error with a page in place of a problem; the header fields of the error stay.
+pub(crate) fn show_error(error: ApiError, page: &impl Template) -> Response {
+    let (parts, body) = show(error.status(), page).into_parts();
+    let mut response = error.into_response();
+    response.extensions_mut().remove::<PendingProblem>();
+    response.headers_mut().extend(parts.headers);
+    *response.body_mut() = body;
+    response
+}
