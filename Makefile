@@ -45,6 +45,7 @@ check: ## Runs formatter, lints, documentation, dependency, script and unit chec
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --all-features
+	cargo fetch --locked --quiet # what other platforms need is judged as well, and was never built
 	cargo deny --offline --all-features check --hide-inclusion-graph bans licenses sources
 	.ci/units
 	.ci/documents
