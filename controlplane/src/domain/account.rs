@@ -148,7 +148,7 @@ impl Tries {
 
     fn wait(self) -> Duration {
         let Some(beyond) = self.count.checked_sub(TRIES_FREE) else { return Duration::ZERO };
-        let secs = WAIT_FIRST_SECS.checked_shl(beyond).unwrap_or(WAIT_SECS_MAX);
+        let secs = WAIT_FIRST_SECS.saturating_mul(2_u64.saturating_pow(beyond));
         Duration::from_secs(secs.clamp(WAIT_FIRST_SECS, WAIT_SECS_MAX))
     }
 }
@@ -316,5 +316,18 @@ impl fmt::Debug for Sealed {
 impl fmt::Debug for RecoveryHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RecoveryHash(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_tries_makes_the_wait_shorter() {
+        let wait = |count| Tries { count, last_at: None }.wait();
+
+        assert!((0..200).all(|count| wait(count) <= wait(count + 1)));
+        assert_eq!([wait(4), wait(5), wait(200)].map(|wait| wait.as_secs()), [0, 60, 3_600]);
     }
 }
