@@ -5,7 +5,7 @@
 //! | 0 | done; `plan`: nothing to change; `why`: the address gets in; `status`: all is well |
 //! | 1 | failed; `check`: there are mistakes |
 //! | 2 | `plan`: there is something to change |
-//! | 3 | the answer is no: `why`: the address does not get in; `status`: something is in trouble |
+//! | 3 | the answer is no: `why`: the address does not get in, as far as is known; `status`: something is in trouble |
 //! | 64 | the command line is wrong |
 //! | 75 | another agent is running with this state directory |
 //! | 78 | the configuration or the credential is wrong or missing |
@@ -109,7 +109,7 @@ Exit codes:
   0   done; plan: nothing to change; why: gets in; status: all is well
   1   failed; check: there are mistakes
   2   plan: there is something to change
-  3   why: does not get in; status: something is in trouble
+  3   why: does not get in, as far as is known; status: something is in trouble
   64  the command line is wrong
   75  another agent is running with this state directory
   78  the configuration or the credential is wrong or missing";
@@ -154,7 +154,7 @@ fn run(command: Command, config: &Path, output: Output) -> Result<u8, Failure> {
         Command::Why { address, port } => {
             let why: Why = ask(&socket(config)?, &Request::Why { address, port })?;
             output.answer(&why, || output::why(&why));
-            let gets_in = why.verdicts.iter().any(|verdict| verdict.is_open);
+            let gets_in = why.verdicts.iter().any(|verdict| verdict.is_open == Some(true));
             Ok(if gets_in { 0 } else { NO })
         }
         Command::Flush => flush(config, output),

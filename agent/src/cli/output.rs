@@ -154,9 +154,10 @@ pub(super) fn why(why: &Why) -> String {
             None => verdict.target.clone(),
         };
         match (verdict.is_open, verdict.until) {
-            (true, Some(until)) => line(format_args!("{what}: open until {until}")),
-            (true, None) => line(format_args!("{what}: open")),
-            (false, _) => line(format_args!("{what}: closed")),
+            (Some(true), Some(until)) => line(format_args!("{what}: open until {until}")),
+            (Some(true), None) => line(format_args!("{what}: open")),
+            (Some(false), _) => line(format_args!("{what}: closed")),
+            (None, _) => line(format_args!("{what}: NOT KNOWN")),
         }
         for found in &verdict.entries {
             let until = shown(found.expires_at);

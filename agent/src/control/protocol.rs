@@ -50,8 +50,9 @@ pub(crate) struct Verdict {
     /// The service; absent where the operator's own rules decide.
     pub(crate) service: Option<String>,
     pub(crate) ports: Vec<String>,
-    /// Whether an entry in force holds the address.
-    pub(crate) is_open: bool,
+    /// Whether the address gets in; where the operator's own rules decide, whether the sets hold
+    /// it. `None` where that is not known.
+    pub(crate) is_open: Option<bool>,
     /// Until when; the latest of the entries in force.
     pub(crate) until: Option<Timestamp>,
     pub(crate) entries: Vec<Found>,

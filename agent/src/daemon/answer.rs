@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use postern_shared::ids::GroupId;
-use postern_shared::policy::{Match, Standing};
 use postern_shared::time::{Expiry, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::session::{Parts, Session};
+use super::verdict::{Asked, Rule};
 use crate::clock::Clock;
 use crate::config::{Config, GroupRef, Nftables, TargetConfig, TargetKind};
-use crate::control::protocol::{Confirmed, Flushed, Found, Planned, Verdict, Why};
+use crate::control::protocol::{Confirmed, Flushed, Planned, Why};
 use crate::directory::Directory;
+use crate::flushed::FlushedTargets;
 use crate::lists::Lists;
 use crate::reconcile::Order;
 use crate::status::{Board, GroupStatus, Link, ListState, Status, TargetState};
@@ -23,6 +24,7 @@ use crate::target::nft::{Ports, Protocol};
 pub(crate) struct Office {
     lists: Arc<Lists>,
     board: Arc<Board>,
+    flushed: Arc<FlushedTargets>,
     clock: Arc<dyn Clock>,
     started_at: Timestamp,
     desk: Mutex<Desk>,
@@ -42,6 +44,7 @@ impl Office {
         Office {
             lists: Arc::clone(&parts.lists),
             board: Arc::clone(&parts.board),
+            flushed: Arc::clone(&parts.flushed),
             clock,
             started_at: now,
             desk: Mutex::default(),
@@ -123,26 +126,14 @@ impl Office {
         let notes = self.board.read();
         let mut verdicts = Vec::new();
         for target in &desk.targets {
-            let note = notes.targets.get(&target.name).and_then(|notes| {
-                let status = &notes.status;
-                match status.state {
-                    TargetState::InSync => None,
-                    TargetState::Waiting => Some("it waits for its first list".to_owned()),
-                    TargetState::Failing | TargetState::Flushed => status.detail.clone(),
-                }
-            });
-            let of = |service: Option<&str>, ports: Vec<String>, groups: &[GroupRef]| {
-                let entries = self.found(groups, &desk.directory, address, now);
-                let open = entries.iter().filter(|entry| entry.is_open);
-                Verdict {
-                    target: target.name.clone(),
-                    service: service.map(str::to_owned),
-                    ports,
-                    is_open: open.clone().next().is_some(),
-                    until: open.filter_map(|entry| entry.expires_at.deadline()).max(),
-                    entries,
-                    note: note.clone(),
-                }
+            let status = notes.targets.get(&target.name).map(|notes| &notes.status);
+            let asked = Asked {
+                address,
+                now,
+                target,
+                rule: Rule::of(target, status, self.flushed.contains(&target.name)),
+                directory: &desk.directory,
+                lists: &self.lists,
             };
             match &target.kind {
                 TargetKind::Nftables(Nftables::Gate { services, .. }) => {
@@ -156,41 +147,15 @@ impl Office {
                     });
                     verdicts.extend(concerned.map(|service| {
                         let ports = service.ports.iter().copied().map(written).collect();
-                        of(Some(&service.name), ports, &service.groups)
+                        asked.verdict(Some(&service.name), ports, &service.groups)
                     }));
                 }
                 TargetKind::Nftables(Nftables::Sets { groups, .. }) => {
-                    verdicts.push(of(None, Vec::new(), groups));
+                    verdicts.push(asked.verdict(None, Vec::new(), groups));
                 }
             }
         }
         Why { address, as_of: now, verdicts }
-    }
-
-    fn found(
-        &self,
-        groups: &[GroupRef],
-        directory: &Directory,
-        address: IpAddr,
-        now: Timestamp,
-    ) -> Vec<Found> {
-        let known = groups.iter().filter_map(|group| directory.resolve(group).ok());
-        let matches = known.flat_map(|group| {
-            let found = self.lists.why(group, address, now);
-            found.into_iter().map(move |found| (group, found))
-        });
-        matches
-            .map(|(group, Match { network, expiry, standing })| {
-                let (is_open, standing) = told(standing);
-                Found {
-                    group: directory.label(group),
-                    network: network.to_string(),
-                    expires_at: expiry,
-                    is_open,
-                    standing,
-                }
-            })
-            .collect()
     }
 
     /// What a pass over each target would do.
@@ -258,17 +223,6 @@ impl Office {
 }
 
 const RELOADED: &str = "the agent was reloaded meanwhile, ask again";
-
-fn told(standing: Standing) -> (bool, String) {
-    match standing {
-        Standing::Listed => (true, "listed".to_owned()),
-        Standing::Leased => (true, "prolonged while the control plane is followed".to_owned()),
-        Standing::FailSafe => (true, "fail-safe, always open".to_owned()),
-        Standing::Held => (true, "left out by a new list that nobody confirmed".to_owned()),
-        Standing::Withheld => (false, "not opened: see the findings of its group".to_owned()),
-        Standing::Refused(reason) => (false, format!("not opened: it {reason}")),
-    }
-}
 
 /// Ports as the configuration writes them.
 fn written(ports: Ports) -> String {

@@ -4,6 +4,7 @@ mod answer;
 mod session;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod watch;
 
 use std::io;

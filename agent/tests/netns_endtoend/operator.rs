@@ -6,7 +6,7 @@ use postern_shared::time::Expiry;
 use serde_json::{Value, json};
 
 use crate::rig::host::FAILSAFE;
-use crate::rig::{World, kernel};
+use crate::rig::{STRANGER, World, kernel};
 
 #[test]
 fn the_operator_sees_what_is_so() {
@@ -47,6 +47,8 @@ fn a_flush_shuts_everybody_out_but_the_fail_safe_until_a_reload() {
     assert_eq!((code, &flushed[0]["error"]), (Some(0), &Value::Null));
     assert!(!world.clients.is_open("10.0.0.1"));
     assert!(world.clients.is_open(FAILSAFE));
+    assert_eq!(is_open(&world, "10.0.0.1"), (Some(3), json!(false)));
+    assert_eq!(is_open(&world, FAILSAFE), (Some(0), json!(true)));
     // What comes in later stays out as well.
     world.plane.add_network(world.org, world.group, "10.0.0.2", Expiry::Never);
     world.host.reports("it follows on", |status| status["groups"][0]["entries"] == 3);
@@ -57,6 +59,64 @@ fn a_flush_shuts_everybody_out_but_the_fail_safe_until_a_reload() {
     assert_eq!(world.host.ask(&["reload"]).0, Some(0));
     world.opens("10.0.0.1");
     world.opens("10.0.0.2");
+}
+
+/// What the agent says of the door and an address, and the exit code that says so too.
+fn is_open(world: &World, source: &str) -> (Option<i32>, Value) {
+    let (code, why) = world.host.ask(&["why", source, "2222"]);
+    (code, why["verdicts"][0]["is_open"].clone())
+}
+
+#[test]
+fn before_the_first_list_the_operator_hears_that_everybody_gets_in() {
+    let mut world = World::new();
+    world.plane.kill();
+
+    let _agent = world.host.start_and_wait();
+
+    world.host.reports("it waits", |status| {
+        status["targets"][0]["state"] == "waiting" && !status["targets"][0]["passed_at"].is_null()
+    });
+    assert!(world.clients.is_open(STRANGER));
+    assert_eq!(is_open(&world, STRANGER), (Some(0), json!(true)));
+}
+
+#[test]
+fn of_a_firewall_that_cannot_be_looked_at_nothing_is_claimed() {
+    let world = World::new();
+    let agent = world.start();
+    world.plane.add_network(world.org, world.group, "10.0.0.1", Expiry::Never);
+    world.opens("10.0.0.1");
+    world.host.saves(world.group, "10.0.0.1/32");
+    agent.kill();
+
+    let powerless = ["setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin", "--"];
+    let _agent = world.host.start_through(&powerless);
+
+    world.host.reports("it fails", |status| status["targets"][0]["state"] == "failing");
+    assert_eq!(is_open(&world, "10.0.0.1"), (Some(3), Value::Null));
+    crate::netns::run("nft", &["delete", "table", "inet", "postern"]);
+    assert!(world.clients.is_open(STRANGER));
+    assert_eq!(is_open(&world, STRANGER), (Some(3), Value::Null));
+}
+
+#[test]
+fn whom_an_earlier_run_let_in_is_not_called_shut_out_for_want_of_a_list() {
+    let mut world = World::new();
+    let agent = world.start();
+    world.plane.add_network(world.org, world.group, "10.0.0.1", Expiry::Never);
+    world.opens("10.0.0.1");
+    world.host.saves(world.group, "10.0.0.1/32");
+    agent.kill();
+    world.plane.kill();
+    fs::remove_file(world.host.list_file(world.group)).unwrap();
+
+    let _agent = world.host.start_and_wait();
+
+    world.host.reports("it stands", |status| status["targets"][0]["state"] == "in_sync");
+    assert!(world.clients.is_open("10.0.0.1"));
+    assert_eq!(is_open(&world, "10.0.0.1"), (Some(3), Value::Null));
+    assert_eq!(is_open(&world, FAILSAFE), (Some(0), json!(true)));
 }
 
 #[test]
