@@ -147,24 +147,24 @@ fn run(command: Command, config: &Path, output: Output) -> Result<u8, Failure> {
         Command::Check { file } => Ok(check(&file, output)),
         Command::Plan => plan(config, output),
         Command::Status => {
-            let status: Status = ask(&socket(config)?, &Request::Status)?;
+            let status: Status = ask(&socket(config, output)?, &Request::Status)?;
             output.answer(&status, || output::status(&status));
             Ok(if status.troubles.is_empty() { 0 } else { NO })
         }
         Command::Why { address, port } => {
-            let why: Why = ask(&socket(config)?, &Request::Why { address, port })?;
+            let why: Why = ask(&socket(config, output)?, &Request::Why { address, port })?;
             output.answer(&why, || output::why(&why));
             let gets_in = why.verdicts.iter().any(|verdict| verdict.is_open == Some(true));
             Ok(if gets_in { 0 } else { NO })
         }
         Command::Flush => flush(config, output),
         Command::Accept { group } => {
-            let done: Confirmed = ask(&socket(config)?, &Request::Accept { group })?;
+            let done: Confirmed = ask(&socket(config, output)?, &Request::Accept { group })?;
             output.answer(&done, || format!("withdrew {} entries", done.withdrawn));
             Ok(0)
         }
         Command::Reload => {
-            let done: Reloaded = ask(&socket(config)?, &Request::Reload)?;
+            let done: Reloaded = ask(&socket(config, output)?, &Request::Reload)?;
             output.answer(&done, || format!("reloaded; {} targets", done.targets));
             Ok(0)
         }
@@ -254,9 +254,9 @@ fn check(file: &Path, output: Output) -> u8 {
 }
 
 fn plan(path: &Path, output: Output) -> Result<u8, Failure> {
-    let config = Config::load(path)?;
-    let planned: Vec<Planned> = match ask(&config.control, &Request::Plan) {
+    let planned: Vec<Planned> = match ask(&socket(path, output)?, &Request::Plan) {
         Err(AskError::NotRunning(_)) => {
+            let config = Config::load(path)?;
             runtime()?.block_on(offline::plan(&config, &HostFirewalls))?
         }
         other => other?,
@@ -274,9 +274,9 @@ fn plan(path: &Path, output: Output) -> Result<u8, Failure> {
 }
 
 fn flush(path: &Path, output: Output) -> Result<u8, Failure> {
-    let config = Config::load(path)?;
-    let flushed: Vec<Flushed> = match ask(&config.control, &Request::Flush) {
+    let flushed: Vec<Flushed> = match ask(&socket(path, output)?, &Request::Flush) {
         Err(AskError::NotRunning(_)) => {
+            let config = Config::load(path)?;
             runtime()?.block_on(offline::flush(&config, &HostFirewalls))?
         }
         other => other?,
@@ -286,8 +286,18 @@ fn flush(path: &Path, output: Output) -> Result<u8, Failure> {
     Ok(if has_failed { FAILED } else { 0 })
 }
 
-fn socket(path: &Path) -> Result<PathBuf, Failure> {
-    Ok(Config::load(path)?.control)
+/// Where the agent listens. The daemon goes on with what it read last, and so it can be asked while
+/// the file has mistakes.
+fn socket(path: &Path, output: Output) -> Result<PathBuf, Failure> {
+    let (socket, is_wrong) = Config::find_control(path)?;
+    if is_wrong {
+        let (file, socket) = (path.display(), socket.display());
+        output.warning(&format!(
+            "{file} has mistakes, which `postern-agent check {file}` names; asking the agent at \
+             {socket}, which has an older configuration"
+        ));
+    }
+    Ok(socket)
 }
 
 /// One thread: the agent waits nearly always, and every further thread costs memory.

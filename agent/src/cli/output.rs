@@ -34,6 +34,15 @@ impl Output {
         eprintln!("{}", plain(message));
     }
 
+    /// Prints what is wrong, though there is an answer.
+    pub(super) fn warning(self, message: &str) {
+        if self.json {
+            eprintln!("{}", serde_json::json!({ "warning": message }));
+        } else {
+            self.note(&format!("postern-agent: {message}"));
+        }
+    }
+
     /// Prints why there is none.
     pub(super) fn error(self, message: &str) {
         if self.json {

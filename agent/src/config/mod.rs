@@ -173,6 +173,24 @@ impl Config {
         read::config(&text)
             .map_err(|mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes })
     }
+
+    /// Finds where an agent listens that was started with this file, which may have got mistakes
+    /// since; says whether it has. A file that cannot be read stands for no agent, unless it is the
+    /// one that the agent has when nobody says otherwise. Blocks on the disk.
+    pub(crate) fn find_control(path: &Path) -> Result<(PathBuf, bool), ConfigError> {
+        match Config::load(path) {
+            Ok(config) => Ok((config.control, false)),
+            Err(ConfigError::Io { .. }) if path == Path::new(DEFAULT_PATH) => {
+                Ok((Config::default().control, true))
+            }
+            Err(error @ ConfigError::Io { .. }) => Err(error),
+            Err(ConfigError::Mistakes { .. }) => {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                let control = read::control(&text);
+                Ok((control.unwrap_or_else(|| Config::default().control), true))
+            }
+        }
+    }
 }
 
 impl Default for Config {

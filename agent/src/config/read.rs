@@ -46,6 +46,21 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
     })
 }
 
+/// Reads where the agent listens, whatever else is wrong; where not even the syntax is right, out of
+/// the line alone.
+pub(super) fn control(source: &str) -> Option<PathBuf> {
+    let within = |source: &str| {
+        let mut found = None;
+        // All other keys are mistakes to this reader.
+        drop(document::read(source, |reader| {
+            found = reader.optional("control", text::<PathBuf>);
+            Some(())
+        }));
+        found
+    };
+    within(source).or_else(|| within(source.lines().find(|line| line.starts_with("control:"))?))
+}
+
 #[expect(clippy::unnecessary_wraps, reason = "a reader of a mapping answers an option")]
 fn plane(reader: &mut Reader<'_>) -> Option<PlaneConfig> {
     let url = reader.optional("url", text);
@@ -343,6 +358,16 @@ targets:
             assert!(found, "{place} {word}\n{}", told.join("\n"));
         }
         assert_eq!(told.len(), 11, "{}", told.join("\n"));
+    }
+
+    #[test]
+    fn where_the_agent_listens_is_read_whatever_else_is_wrong() {
+        let listens = Some(PathBuf::from("/a/socket"));
+
+        assert_eq!(control("polcy: {}\ncontrol: /a/socket\ntargets: 7\n"), listens);
+        assert_eq!(control("targets: [\ncontrol: '/a/socket' # ours\n  - }\n"), listens);
+        assert_eq!(control("controls: /a/socket\n"), None);
+        assert_eq!(control("control: []\n"), None);
     }
 
     #[test]

@@ -151,3 +151,27 @@ fn a_configuration_is_checked_with_the_places_of_its_mistakes() {
     let mistake = &checked["mistakes"].as_array().unwrap().iter().find(|one| one["line"] == 3);
     assert!(mistake.unwrap()["path"].as_str().unwrap().contains("typo"), "{checked}");
 }
+
+#[test]
+fn an_operator_whose_configuration_has_mistakes_sees_and_flushes_all_the_same() {
+    let world = World::new();
+    let _agent = world.start();
+    world.plane.add_network(world.org, world.group, "10.0.0.1", Expiry::Never);
+    world.opens("10.0.0.1");
+
+    let good = fs::read_to_string(world.host.config()).unwrap();
+    fs::write(world.host.config(), good.clone() + "polcy: {}\n").unwrap();
+    world.host.reports("the mistake is told", |status| {
+        status["troubles"].to_string().contains("did you mean `policy`")
+    });
+    assert_eq!(is_open(&world, "10.0.0.1"), (Some(0), json!(true)));
+    assert_eq!(world.host.ask(&["plan"]).0, Some(0));
+    assert_eq!(world.host.ask(&["accept"]).0, Some(0));
+    // Not even the syntax is right.
+    fs::write(world.host.config(), good + "targets: [\n").unwrap();
+
+    let (code, flushed) = world.host.ask(&["flush"]);
+
+    assert_eq!((code, &flushed[0]["error"]), (Some(0), &Value::Null));
+    assert!(!world.clients.is_open("10.0.0.1"));
+}
