@@ -87,10 +87,22 @@ pub(crate) type ReloadAsked = oneshot::Sender<Result<usize, String>>;
 /// Why the configuration is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// The operator said so: what was flushed is filled again.
+    /// The operator said so at the socket: what was flushed is filled again.
     Asked,
+    /// The operator or the service manager said so by SIGHUP: the same.
+    Signalled,
     /// The file changed.
     Noticed,
+}
+
+impl Cause {
+    const fn word(self) -> &'static str {
+        match self {
+            Cause::Asked => "the operator asked",
+            Cause::Signalled => "SIGHUP",
+            Cause::Noticed => "the file changed",
+        }
+    }
 }
 
 /// Runs until a signal ends it.
@@ -130,7 +142,7 @@ pub(crate) async fn run<F: Firewalls>(
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => drop(daemon.reload(Cause::Asked).await),
+            _ = hangup.recv() => drop(daemon.reload(Cause::Signalled).await),
             Some(()) = changes.recv() => {
                 // A directory that was replaced has to be watched anew.
                 (watcher, changes) = watch::configuration(&daemon.config_path);
@@ -245,9 +257,11 @@ impl<F: Firewalls> Daemon<F> {
         );
         let result = self.try_reload(cause).await.map_err(|error| chain(&error));
         tell_manager(&[NotifyState::Ready]);
+        let word = cause.word();
         match &result {
-            Ok(targets) => tracing::info!(targets, "the configuration was reloaded"),
+            Ok(targets) => tracing::info!(targets, cause = word, "the configuration was reloaded"),
             Err(error) => tracing::error!(
+                cause = word,
                 error,
                 "the configuration was not reloaded, the old one stays in force"
             ),
@@ -274,8 +288,9 @@ impl<F: Firewalls> Daemon<F> {
             tracing::warn!("`log` is taken at the next start");
         }
         self.config = config;
-        if cause == Cause::Asked {
-            self.parts.flushed.clear();
+        match cause {
+            Cause::Asked | Cause::Signalled => self.parts.flushed.clear(),
+            Cause::Noticed => {}
         }
         self.restart().await;
         Ok(self.config.targets.len())

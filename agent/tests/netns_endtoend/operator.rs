@@ -6,7 +6,7 @@ use postern_shared::time::Expiry;
 use serde_json::{Value, json};
 
 use crate::rig::host::FAILSAFE;
-use crate::rig::{STRANGER, World, kernel};
+use crate::rig::{STRANGER, World, eventually, kernel};
 
 #[test]
 fn the_operator_sees_what_is_so() {
@@ -174,4 +174,38 @@ fn an_operator_whose_configuration_has_mistakes_sees_and_flushes_all_the_same() 
 
     assert_eq!((code, &flushed[0]["error"]), (Some(0), &Value::Null));
     assert!(!world.clients.is_open("10.0.0.1"));
+}
+
+#[test]
+fn on_sighup_a_good_configuration_is_taken_and_a_bad_one_is_not() {
+    let world = World::new();
+    let agent = world.start();
+    world.plane.add_network(world.org, world.group, "10.0.0.1", Expiry::Never);
+    world.opens("10.0.0.1");
+    let service = || world.host.ask(&["why", "10.0.0.1"]).1["verdicts"][0]["service"].clone();
+    let logged = |line: &str| {
+        let log = world.host.log();
+        log.lines().any(|one| one.contains(line) && one.contains("cause=\"SIGHUP\""))
+    };
+    // Unlike a change of the file, a signal fills again what was flushed.
+    assert_eq!(world.host.ask(&["flush"]).0, Some(0));
+    let good = fs::read_to_string(world.host.config()).unwrap();
+
+    fs::write(world.host.config(), good.replace("name: door", "name: gate")).unwrap();
+    agent.hang_up();
+
+    world.opens("10.0.0.1");
+    assert_eq!(service(), "gate");
+    eventually("the log tells why", || logged("the configuration was reloaded"));
+
+    fs::write(world.host.config(), good.replace("name: door", "nam: door")).unwrap();
+    agent.hang_up();
+
+    world.host.reports("the mistake is told", |status| {
+        let troubles = status["troubles"].to_string();
+        troubles.contains("the old one stays in force") && troubles.contains("did you mean `name`")
+    });
+    eventually("the log tells of the signal", || logged("the configuration was not reloaded"));
+    assert_eq!(service(), "gate");
+    assert!(world.clients.is_open("10.0.0.1"));
 }

@@ -184,6 +184,13 @@ impl Agent {
         self.0.id()
     }
 
+    /// Tells it by SIGHUP to read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        let process = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        let process = process.expect("a process has an id");
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// Ends it with SIGKILL, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.end();
