@@ -21,6 +21,13 @@ pub(crate) enum PlaneError {
          was given: somebody may be in between; if the plane's key was replaced, enrol again"
     )]
     WrongKey,
+    /// The plane knows this agent's secrets no more.
+    #[error(
+        "this agent's credential is not in force, it was revoked or replaced: enrol again with a \
+         new invitation (`postern-agent enroll --replace`) and restart the agent; what is open \
+         stays open until its deadlines"
+    )]
+    NotInForce,
     /// No answer in time.
     #[error("the control plane did not answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -62,9 +69,24 @@ impl PlaneError {
         PlaneError::Refused { status: status.as_u16(), kind, detail, retry_after }
     }
 
+    /// Takes an answer to a request that carried the agent's credential.
+    pub(super) fn of_credential(self) -> PlaneError {
+        if self.is_refusal(401, "unauthorized") { PlaneError::NotInForce } else { self }
+    }
+
+    /// Takes an answer to a request that carried the bookmark, which is part of the credential.
+    pub(super) fn of_bookmark(self) -> PlaneError {
+        if self.is_refusal(404, "not_found") { PlaneError::NotInForce } else { self }
+    }
+
+    fn is_refusal(&self, of_status: u16, of_kind: &str) -> bool {
+        matches!(self, PlaneError::Refused { status, kind, .. }
+            if *status == of_status && kind == of_kind)
+    }
+
     /// The address that this host was last seen with is not the one it has now: report it first.
     pub(crate) fn wants_beacon(&self) -> bool {
-        matches!(self, PlaneError::Refused { status: 403, kind, .. } if kind == "forbidden_origin")
+        self.is_refusal(403, "forbidden_origin")
     }
 
     /// Says whether the same request would be refused again, whoever sends it and whenever.
@@ -78,6 +100,7 @@ impl PlaneError {
             PlaneError::Refused { retry_after, .. } => *retry_after,
             PlaneError::Unreachable(_)
             | PlaneError::WrongKey
+            | PlaneError::NotInForce
             | PlaneError::TimedOut(_)
             | PlaneError::Malformed(_) => None,
         }
@@ -87,7 +110,10 @@ impl PlaneError {
     pub(crate) fn doubts_connection(&self) -> bool {
         match self {
             PlaneError::Unreachable(_) | PlaneError::TimedOut(_) => true,
-            PlaneError::WrongKey | PlaneError::Refused { .. } | PlaneError::Malformed(_) => false,
+            PlaneError::WrongKey
+            | PlaneError::NotInForce
+            | PlaneError::Refused { .. }
+            | PlaneError::Malformed(_) => false,
         }
     }
 }

@@ -158,19 +158,22 @@ impl Plane for Client {
     async fn beacon(&self) -> Result<BeaconAnswer, PlaneError> {
         let path = format!("/b/{}", self.bookmark.expose());
         let request = self.request(Method::POST, &path, JSON).json(&BeaconRequest::default());
-        in_time(REQUEST_TIMEOUT, async { unwrap(send(request).await?).await }).await
+        let answer = in_time(REQUEST_TIMEOUT, async { unwrap(send(request).await?).await }).await;
+        answer.map_err(PlaneError::of_bookmark)
     }
 
     async fn introduce(&self, update: &AgentUpdate) -> Result<AgentSelf, PlaneError> {
         let request = self.authorized(Method::PUT, "/api/v1/agents/self", JSON).json(update);
-        in_time(REQUEST_TIMEOUT, async { unwrap(send(request).await?).await }).await
+        let answer = in_time(REQUEST_TIMEOUT, async { unwrap(send(request).await?).await }).await;
+        answer.map_err(PlaneError::of_credential)
     }
 
     async fn stream(&self, follow: &[Follow]) -> Result<EventBody, PlaneError> {
         let query: Vec<(&str, String)> =
             follow.iter().map(|follow| ("group", follow.to_string())).collect();
         let request = self.authorized(Method::GET, "/api/v1/stream", EVENTS).query(&query);
-        let answer = in_time(REQUEST_TIMEOUT, send(request)).await?;
+        let answer = in_time(REQUEST_TIMEOUT, send(request)).await;
+        let answer = answer.map_err(PlaneError::of_credential)?;
         expect_media_type(&answer, EVENTS)?;
         Ok(EventBody(answer))
     }
@@ -194,12 +197,14 @@ impl Plane for Client {
             Ok(Polled::List { snapshot: Box::new(list.data), etag })
         })
         .await
+        .map_err(PlaneError::of_credential)
     }
 
     async fn report(&self, receipts: &Receipts) -> Result<(), PlaneError> {
         let request =
             self.authorized(Method::POST, "/api/v1/agents/self/receipts", JSON).json(receipts);
-        in_time(REQUEST_TIMEOUT, async { send(request).await.map(drop) }).await
+        let answer = in_time(REQUEST_TIMEOUT, async { send(request).await.map(drop) }).await;
+        answer.map_err(PlaneError::of_credential)
     }
 
     fn reconnect(&self) {

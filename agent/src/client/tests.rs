@@ -125,13 +125,14 @@ async fn a_stream_that_breaks_off_in_a_chunk_is_an_error_and_no_end() {
     assert!(error.doubts_connection(), "{error:?}");
 }
 
+fn problem(slug: &str) -> String {
+    format!(r#"{{"type":"{slug}","title":"t","status":0,"detail":"d","request_id":"r"}}"#)
+}
+
 #[tokio::test]
 async fn refusals_are_told_apart() {
-    let problem = |slug: &str| {
-        format!(r#"{{"type":"{slug}","title":"t","status":0,"detail":"d","request_id":"r"}}"#)
-    };
     for (status, slug, header) in [
-        ("401 Unauthorized", "unauthorized", ""),
+        ("401 Unauthorized", "other", ""),
         ("403 Forbidden", "forbidden_origin", ""),
         ("404 Not Found", "not_found", ""),
         ("429 Too Many Requests", "rate_limited", "retry-after: 17\r\n"),
@@ -150,6 +151,23 @@ async fn refusals_are_told_apart() {
         assert_eq!(retry_after.is_some(), !header.is_empty());
         assert_eq!(error.wants_beacon(), slug == "forbidden_origin");
     }
+}
+
+#[tokio::test]
+async fn a_credential_that_is_not_in_force_is_named_as_such() {
+    let headers = "content-type: application/problem+json\r\n";
+    let unauthorized = answer("401 Unauthorized", headers, &problem("unauthorized"));
+    let (client, _served) = fake(unauthorized).await;
+    let refused = client.poll(group(1), None).await.unwrap_err();
+    let (client, _served) = fake(answer("404 Not Found", headers, &problem("not_found"))).await;
+    let unknown = client.beacon().await.unwrap_err();
+    let (client, _served) = fake(answer("404 Not Found", "", "")).await;
+    let elsewhere = client.beacon().await.unwrap_err();
+
+    for error in [refused, unknown] {
+        assert!(error.to_string().contains("enrol again with a new invitation"), "{error}");
+    }
+    assert!(elsewhere.to_string().contains("answered 404"), "{elsewhere}");
 }
 
 #[tokio::test]

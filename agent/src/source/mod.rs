@@ -92,7 +92,10 @@ impl Broken {
             Broken::Blocked(_) | Broken::Plane(PlaneError::Malformed(_)) => true,
             Broken::Plane(PlaneError::Refused { status, .. }) => matches!(status, 405 | 406 | 501),
             Broken::Plane(
-                PlaneError::Unreachable(_) | PlaneError::WrongKey | PlaneError::TimedOut(_),
+                PlaneError::Unreachable(_)
+                | PlaneError::WrongKey
+                | PlaneError::NotInForce
+                | PlaneError::TimedOut(_),
             )
             | Broken::Silent(_)
             | Broken::Ended

@@ -97,6 +97,13 @@ fn a_revoked_agent_is_cut_off_and_its_door_closes_by_deadlines() {
     world.plane.order(Command::RevokeAgent { org, agent });
 
     world.host.reports("the stream is closed", |status| status["plane"]["link"] == "down");
+    world.host.reports("it is told what to do", |status| {
+        let troubles = status["troubles"].to_string();
+        ["control plane", "own address"]
+            .iter()
+            .all(|of| troubles.contains(&format!("{of}: this agent's credential is not in force")))
+    });
+    assert!(world.host.log().contains("enrol again with a new invitation"));
     world.plane.add_network(org, group, "10.0.0.2", Expiry::Never);
     world.closes("10.0.0.1");
     let late = world.plane.now().since(ends);
