@@ -192,7 +192,10 @@ impl Office {
             }
             None => None,
         };
-        Ok(Confirmed { withdrawn: self.lists.confirm(only, self.clock.now()) })
+        let withdrawn = self.lists.confirm(only, self.clock.now());
+        let of = only.map_or_else(|| "all".to_owned(), |group| group.to_string());
+        tracing::info!(group = of, withdrawn, "the operator accepted what new lists left out");
+        Ok(Confirmed { withdrawn })
     }
 
     /// Gives every target an order and collects the answers; a target that is not kept says why.

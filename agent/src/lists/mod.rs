@@ -12,7 +12,7 @@ use postern_shared::follow::{Change, Follower, PlaneClock, Rejected};
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan, Scope, plan};
-use postern_shared::policy::{Accepted, LocalPolicy, Match};
+use postern_shared::policy::{Accepted, Findings, LocalPolicy, Match};
 use postern_shared::position::{Follow, Position};
 use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::wire::v1::StreamEvent;
@@ -121,8 +121,9 @@ impl Lists {
         let clock = state.clock;
         for (id, group) in &mut state.groups {
             let list = clock.and_then(|clock| group.follower.list(clock)).unwrap_or_default();
+            let before = group.accepted.findings();
             drop(group.accepted.replace_policy(policy.clone(), &list, group.heard, now));
-            tracing::debug!(group = %id, "the policy was replaced");
+            group.log_findings(*id, &before);
         }
         for id in groups {
             let new = || Group::new(*id, policy.clone(), now);
@@ -163,6 +164,8 @@ impl Lists {
         };
         // What was adopted is compared with the list as a whole, too.
         let first = group.list != ListState::Followed;
+        // The log of this run is to tell of what an earlier one has found.
+        let findings = if first { Findings::default() } else { group.accepted.findings() };
         let before = group.follower.position(Some(clock.to_plane(now)));
         let change = group.follower.receive(event, clock)?;
         let is_same = before == group.follower.position(Some(clock.to_plane(now)));
@@ -176,6 +179,7 @@ impl Lists {
         };
         // What waited for the plane to be heard again need not wait for the tender.
         touched.extend(group.accepted.tend(true, now));
+        group.log_findings(id, &findings);
         (group.list, group.heard, group.is_unsaved) = (ListState::Followed, now, true);
         state.is_followed = true;
         if first {
@@ -410,6 +414,19 @@ impl Group {
             list: ListState::Missing,
             heard: now,
             is_unsaved: false,
+        }
+    }
+
+    /// Logs what is held back, where that is other than before.
+    fn log_findings(&self, id: GroupId, before: &Findings) {
+        let findings = self.accepted.findings();
+        if findings == *before {
+            return;
+        }
+        if findings.is_empty() {
+            tracing::info!(group = %id, "nothing of the list is held back any more");
+        } else {
+            tracing::warn!(group = %id, %findings, "the list is not in force as it came");
         }
     }
 

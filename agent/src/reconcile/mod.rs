@@ -7,6 +7,7 @@
 mod inbox;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -200,6 +201,7 @@ impl<T: Target, C: Clock> Keeper<T, C> {
             // Timeouts are what is left from now: a look at a large table takes its time.
             self.target.apply(&wanted.plans, self.context.clock.now()).await?;
             self.mode.is_standing = true;
+            told::log(&self.target.info().name, &wanted.plans);
             Outcome::Changed { entries }
         };
         self.tell(&wanted.standings, ReceiptState::Applied, None);
@@ -242,10 +244,18 @@ impl<T: Target, C: Clock> Keeper<T, C> {
             Order::Flush(answer) => {
                 let flushed = self.target.flush().await;
                 self.is_stale = true;
-                if flushed.is_ok() {
-                    // The next pass puts the fail-safe networks back, and nothing else.
-                    self.mode.is_flushed = true;
-                    self.context.flushed.insert(&self.target.info().name);
+                let target_name = &self.target.info().name;
+                match &flushed {
+                    Ok(()) => {
+                        // The next pass puts the fail-safe networks back, and nothing else.
+                        self.mode.is_flushed = true;
+                        self.context.flushed.insert(target_name);
+                        tracing::info!(target_name, "flushed on the operator's word");
+                    }
+                    Err(error) => {
+                        let error = chain(error);
+                        tracing::error!(target_name, error, "could not be flushed");
+                    }
                 }
                 self.context.inbox.touch_all();
                 // The asker may have gone.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use postern_controlplane::domain::Command;
 use postern_shared::time::Expiry;
 use serde_json::{Value, json};
 
@@ -208,4 +209,25 @@ fn on_sighup_a_good_configuration_is_taken_and_a_bad_one_is_not() {
     eventually("the log tells of the signal", || logged("the configuration was not reloaded"));
     assert_eq!(service(), "gate");
     assert!(world.clients.is_open("10.0.0.1"));
+}
+
+#[test]
+fn the_log_tells_whom_it_let_in_whom_it_shut_out_and_what_is_held_back() {
+    let world = World::with_policy("denied: [198.51.100.0/24]");
+    let (org, group) = (world.org, world.group);
+    let _agent = world.start();
+    let add = |network| world.plane.add_network(org, group, network, Expiry::Never);
+
+    let member = add("10.0.0.1");
+    world.host.logs(" INFO ", "opened=1 closed=0 networks=\"+10.0.0.1/32\"");
+    world.plane.order(Command::RemoveMember { org, group, member });
+    world.host.logs(" INFO ", "opened=0 closed=1 networks=\"-10.0.0.1/32\"");
+
+    let denied = add("198.51.100.0/28");
+    world.host.logs(" WARN ", "findings=198.51.100.0/28");
+    world.plane.order(Command::RemoveMember { org, group, member: denied });
+    world.host.logs(" INFO ", "nothing of the list is held back any more");
+
+    assert_eq!(world.host.ask(&["flush"]).0, Some(0));
+    world.host.logs(" INFO ", "flushed on the operator's word target_name=\"fw\"");
 }

@@ -174,8 +174,10 @@ fn a_plane_in_the_wrong_hands_cannot_shut_everybody_out() {
     for source in ["10.0.0.1", "10.0.0.8"] {
         assert!(world.clients.is_open(source), "{source}");
     }
+    world.host.logs(" WARN ", "left out by a new list");
     let (code, done) = world.host.ask(&["accept"]);
     assert_eq!((code, &done["withdrawn"]), (Some(0), &8.into()));
     world.closes("10.0.0.1");
+    world.host.logs(" INFO ", "accepted what new lists left out group=\"all\" withdrawn=8");
     assert!(world.clients.is_open(crate::rig::host::FAILSAFE));
 }

@@ -82,6 +82,13 @@ impl Host {
         fs::read_to_string(self.file("log")).unwrap_or_default()
     }
 
+    /// Waits until the agent has logged a line of this level with these words.
+    pub(crate) fn logs(&self, level: &str, words: &str) {
+        eventually(&format!("logged at{level}is: {words}"), || {
+            self.log().lines().any(|line| line.contains(level) && line.contains(words))
+        });
+    }
+
     /// Trades an invitation for a credential, as an operator does.
     pub(crate) fn enrol(&self, invitation: &str) {
         let mut child = self.command(&["enroll"]).stdin(Stdio::piped()).spawn().unwrap();
