@@ -80,6 +80,7 @@ enum Command {
         /// The address.
         address: IpAddr,
         /// The port, where only its service is asked for.
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=65_535))]
         port: Option<u16>,
     },
     /// Empties the targets; what drops packets stays, and so do the fail-safe networks. The agent
@@ -335,5 +336,20 @@ impl From<DaemonError> for Failure {
             | DaemonError::TaskEnded => FAILED,
         };
         Failure { code, message: chain(&error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_port_is_refused_with_those_that_are() {
+        for port in ["0", "65536"] {
+            let refused = Cli::try_parse_from(["postern-agent", "why", "192.0.2.1", port]);
+
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("1..=65535"), "{error}");
+        }
     }
 }
