@@ -1,6 +1,9 @@
 //! Measures the figures that the product is judged by, each beside what the same machine does
 //! without us, and writes them to `target/bench.json`.
 //!
+//! Arguments name the sections to measure: `cargo bench --bench postern -- kernel chain`. Only a run
+//! of all of them writes the file, so that its figures are of one run and none is missing.
+//!
 //! Runs in a network namespace of its own, which it makes. The figures of whole processes need
 //! the release binaries beside this one: `make bench` builds them first.
 
@@ -45,9 +48,11 @@ fn main() -> anyhow::Result<ExitCode> {
         ("chain", chain::figures),
     ];
     let wanted: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let is_whole = sections.iter().all(|(name, _)| is_wanted(name));
     let mut all = Vec::new();
     for (name, section) in sections {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
+        if !is_wanted(name) {
             continue;
         }
         for figure in section(folder.path()).with_context(|| format!("measuring {name}"))? {
@@ -55,8 +60,9 @@ fn main() -> anyhow::Result<ExitCode> {
             all.push(figure);
         }
     }
-    let path = target.join("bench.json");
-    fs::write(&path, serde_json::to_string_pretty(&all)? + "\n")?;
+    if is_whole {
+        fs::write(target.join("bench.json"), serde_json::to_string_pretty(&all)? + "\n")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
