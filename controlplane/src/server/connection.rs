@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service as _;
 
 use crate::server::activity::{Activity, SharedActivity, Verdict};
-use crate::server::body::{LimitedBody, NotedBody, Running};
+use crate::server::body::{FinishedBody, LimitedBody, NotedBody, Running};
 use crate::server::client_address::TrustedProxies;
 use crate::server::io::Noted;
 use crate::server::limits::Limits;
@@ -226,9 +226,13 @@ impl Requests {
         mut self,
         incoming: Request<Incoming>,
     ) -> Result<Response<NotedBody>, Infallible> {
-        let running = Running::begin(&self.activity, incoming.version() == Version::HTTP_2);
+        let is_http2 = incoming.version() == Version::HTTP_2;
+        let running = Running::begin(&self.activity, is_http2);
         let (bytes_max, within) = self.limits;
-        let mut request = incoming.map(|body| Body::new(LimitedBody::new(body, bytes_max, within)));
+        let mut request = incoming.map(|body| {
+            let body = LimitedBody::new(body, bytes_max, within);
+            if is_http2 { Body::new(FinishedBody::new(body)) } else { Body::new(body) }
+        });
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.drain);
         let response = self.router.call(request).await?;

@@ -18,6 +18,9 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+const METHOD_GET: u8 = 0x82;
+const METHOD_POST: u8 = 0x83;
+
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
@@ -51,6 +54,11 @@ impl Client {
         self.send(HEADERS, END_STREAM | END_HEADERS, stream, &head(path)).await;
     }
 
+    /// Begins a request whose body is to come.
+    async fn post(&mut self, stream: u32, path: &str) {
+        self.send(HEADERS, END_HEADERS, stream, &head_of(METHOD_POST, path)).await;
+    }
+
     async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         timeout(PATIENCE, self.0.read_exact(&mut head)).await.expect("the server speaks").ok()?;
@@ -58,6 +66,19 @@ impl Client {
         let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()];
         self.0.read_exact(&mut payload).await.ok()?;
         Some(Frame { kind, flags, stream: u32::from_be_bytes([s, t, u, v]), payload })
+    }
+
+    /// Reads to the end of the answer on a stream; what came until then, in order.
+    async fn answer(&mut self, stream: u32) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.next().await.expect("the answer has an end");
+            let is_last = frame.stream == stream && frame.flags & END_STREAM != 0;
+            frames.push(frame);
+            if is_last {
+                return frames;
+            }
+        }
     }
 
     /// Reads on to the first frame of a kind; `None` when the server closes before.
@@ -78,9 +99,13 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// `GET path`, as HPACK has it without compression.
 fn head(path: &str) -> Vec<u8> {
+    head_of(METHOD_GET, path)
+}
+
+fn head_of(method: u8, path: &str) -> Vec<u8> {
     let literal = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    let (method_get, scheme_http, path_is, authority_is) = (0x82, 0x86, 0x04, 0x01);
-    [&[method_get, scheme_http, path_is][..], &literal(path), &[authority_is], &literal("plane")]
+    let (scheme_http, path_is, authority_is) = (0x86, 0x04, 0x01);
+    [&[method, scheme_http, path_is][..], &literal(path), &[authority_is], &literal("plane")]
         .concat()
 }
 
@@ -190,6 +215,78 @@ async fn a_body_that_does_not_come_is_answered_408() {
 
     assert_eq!(response.version(), reqwest::Version::HTTP_2);
     assert_eq!(response.status(), 408);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_wait_for_the_body_arrives_and_nothing_is_reset() {
+    let server = start(SHORT).await;
+    let mut client = Client::connect(&server, 65_535).await;
+    let chunk = vec![b'x'; 16 * 1024];
+    // The first is refused unread, the second for its length.
+    for (stream, path, chunks) in [(1, "/hello", 0), (3, "/echo", 1)] {
+        client.post(stream, path).await;
+        for _ in 0..chunks {
+            client.send(DATA, 0, stream, &chunk).await;
+        }
+
+        let answer = client.answer(stream).await;
+
+        let head = answer.iter().find(|frame| frame.kind == HEADERS).expect("there is a head");
+        assert_eq!(head.stream, stream);
+        assert!(answer.iter().all(|frame| frame.kind != RST_STREAM), "{path} is answered first");
+        client.send(DATA, 0, stream, &chunk).await;
+        client.send(DATA, END_STREAM, stream, b"the end").await;
+    }
+    // Whatever was to be said of the others has been said before this.
+    client.get(5, "/hello").await;
+    let later = client.answer(5).await;
+    assert!(later.iter().all(|frame| frame.kind != RST_STREAM), "a whole body is not refused");
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_not_waited_for_longer_than_one_that_is_read() {
+    let server = start(SHORT).await;
+    let mut client = Client::connect(&server, 65_535).await;
+
+    let (took, reset) = timed(async {
+        client.post(1, "/hello").await;
+        assert!(client.next_of(HEADERS).await.is_some(), "the answer waits for nothing");
+        client.next_of(RST_STREAM).await.expect("the stream is given up")
+    })
+    .await;
+
+    let no_error = 0_u32.to_be_bytes();
+    assert_eq!((reset.stream, &reset.payload[..]), (1, &no_error[..]));
+    assert!(SHORT.body / 2 < took && took < SHORT.body + LATE, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_and_that_has_no_end_is_given_up() {
+    let server =
+        start(Limits { body: 2 * PATIENCE, write: PATIENCE, idle: PATIENCE, ..SHORT }).await;
+    let mut client = Client::connect(&server, 65_535).await;
+    client.next_of(SETTINGS).await.unwrap();
+    client.send(SETTINGS, ACK, 0, &[]).await;
+    client.post(1, "/hello").await;
+    client.answer(1).await;
+    let chunk = vec![b'x'; 16 * 1024];
+    // More than is thrown away, and no more than the windows allow.
+    for _ in 0..63 {
+        client.send(DATA, 0, 1, &chunk).await;
+    }
+    let reset = async {
+        loop {
+            let window = client.next().await.expect("the server speaks");
+            if window.kind == RST_STREAM {
+                return window;
+            }
+            client.send(DATA, 0, 1, &chunk).await;
+        }
+    };
+
+    let reset = timeout(PATIENCE, reset).await.expect("it ends");
+
+    assert_eq!(reset.stream, 1);
 }
 
 #[tokio::test]
