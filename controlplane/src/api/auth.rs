@@ -1,8 +1,8 @@
 //! Who calls: a secret, and the address from which it is worth anything.
 //!
-//! The order is fixed, so that no answer tells more than the step it comes from: the budget of
-//! failures of the source, the secret's checksum, whether it is in force, its origin, and last,
-//! before the body is read, its scope.
+//! The order is fixed, so that no answer tells more than the step it comes from: the secret's
+//! checksum, whether it is in force, its origin, and last, before the body is read, its scope.
+//! Only a secret that fails meets the budget of failures of its source.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -142,7 +142,6 @@ pub(crate) fn identify(
     address: IpAddr,
     now: Timestamp,
 ) -> Result<Secret, ApiError> {
-    may_try(app, address, now)?;
     let found = bearer(headers).and_then(|token| find(&app.engine().state(), &token));
     found.ok_or_else(|| unauthorized(app, address, now))
 }
@@ -165,14 +164,6 @@ fn is_same(given: &TokenHash, stored: &TokenHash) -> bool {
     given.as_bytes().ct_eq(stored.as_bytes()).into()
 }
 
-/// Refuses a source that has failed too often, whatever it brings.
-pub(crate) fn may_try(app: &App, address: IpAddr, now: Timestamp) -> Result<(), ApiError> {
-    app.limiter().may_authenticate(Caller::source(address), now).inspect_err(|_| {
-        app.count_refusal(None, Refusal::RateLimited, address);
-    })?;
-    Ok(())
-}
-
 /// Refuses a secret, and counts the failure against its source.
 pub(crate) fn unauthorized(app: &App, address: IpAddr, now: Timestamp) -> ApiError {
     unauthorized_as(app, None, address, now)
@@ -184,14 +175,28 @@ fn unauthorized_as(
     address: IpAddr,
     now: Timestamp,
 ) -> ApiError {
-    has_failed(app, who, address, now);
-    ApiError::Unauthorized
+    refuse_secret(app, who, address, now, ApiError::Unauthorized)
 }
 
-/// Counts a secret that does not count, against its source and for the audit.
-pub(crate) fn has_failed(app: &App, who: Option<(OrgId, Actor)>, address: IpAddr, now: Timestamp) {
-    app.limiter().authentication_failed(Caller::source(address), now);
-    app.count_refusal(who, Refusal::WrongSecret, address);
+/// Refuses a secret that does not count with `error`, or with a wait when its source has failed
+/// too often; it is noted against the source and for the audit.
+pub(crate) fn refuse_secret(
+    app: &App,
+    who: Option<(OrgId, Actor)>,
+    address: IpAddr,
+    now: Timestamp,
+    error: ApiError,
+) -> ApiError {
+    match app.limiter().authentication_failed(Caller::source(address), now) {
+        Ok(()) => {
+            app.count_refusal(who, Refusal::WrongSecret, address);
+            error
+        }
+        Err(exhausted) => {
+            app.count_refusal(who, Refusal::RateLimited, address);
+            exhausted.into()
+        }
+    }
 }
 
 fn is_beyond_scope(response: &Response) -> bool {

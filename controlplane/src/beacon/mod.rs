@@ -18,7 +18,7 @@ use axum::routing::get;
 use postern_shared::ids::PairId;
 use postern_shared::token::{Token, TokenHash, TokenKind};
 
-use crate::api::auth::{find, has_failed, may_try};
+use crate::api::auth::{find, refuse_secret};
 use crate::api::prefer;
 use crate::app::App;
 use crate::domain::{Actor, Secret};
@@ -114,11 +114,7 @@ pub(crate) fn find_bookmark(
     source: IpAddr,
 ) -> Result<Bookmark, ApiError> {
     let now = app.engine().now();
-    may_try(app, source, now)?;
-    let failed = |who, error| {
-        has_failed(app, who, source, now);
-        error
-    };
+    let failed = |who, error| refuse_secret(app, who, source, now, error);
     let token = secret(bookmark, TokenKind::Bookmark).map_err(|error| failed(None, error))?;
     let state = app.engine().state();
     let row = match find(&state, &token) {

@@ -17,7 +17,7 @@ use axum::routing::get;
 use postern_shared::token::{Token, TokenKind};
 use serde::{Deserialize, Serialize};
 
-use crate::api::auth::{find, has_failed, may_try};
+use crate::api::auth::{find, refuse_secret};
 use crate::app::App;
 use crate::beacon::{find_bookmark, guarded, is_prefetch, report, secret, wants_page};
 use crate::domain::{PairRow, Secret};
@@ -67,11 +67,7 @@ async fn query(
 
 fn read(app: &App, key: &str, source: IpAddr) -> Result<Found, ApiError> {
     let now = app.engine().now();
-    may_try(app, source, now)?;
-    let failed = |error| {
-        has_failed(app, None, source, now);
-        error
-    };
+    let failed = |error| refuse_secret(app, None, source, now, error);
     let token: Token = secret(key, TokenKind::Server).map_err(failed)?;
     let state = app.engine().state();
     let row = match find(&state, &token) {

@@ -222,24 +222,33 @@ impl Limiter {
         }
     }
 
-    /// Says whether `source` may try to authenticate. Takes nothing: those whose secrets are in
-    /// force never meet this limit.
-    ///
-    /// When everybody together fails too often, sources that failed lately have to wait; others
-    /// do not, so that a crowd of guessers shuts nobody else out.
-    pub fn may_authenticate(&self, source: Caller, now: Timestamp) -> Result<(), Exhausted> {
+    /// Says whether `source` may try a secret that can be guessed, or that takes work to check:
+    /// there the wait comes before the look, whatever is brought. Takes nothing.
+    pub fn may_guess(&self, source: Caller, now: Timestamp) -> Result<(), Exhausted> {
         self.failures.look(source, now)?;
-        match self.failures_of_all.look(EVERYBODY, now) {
-            Err(exhausted) if self.failures.has_used(source, now) => Err(exhausted),
-            Ok(()) | Err(_) => Ok(()),
+        if self.failures.has_used(source, now) {
+            self.failures_of_all.look(EVERYBODY, now)?;
         }
+        Ok(())
     }
 
-    /// Counts a failed authentication of `source`.
-    pub fn authentication_failed(&self, source: Caller, now: Timestamp) {
-        // A budget that is used up already stays so: there is nothing more to count.
-        drop(self.failures.take(source, now));
+    /// Counts a failed authentication of `source`; refused when it has failed too often.
+    ///
+    /// Who brings a secret in force never comes here, whatever others at the same address did:
+    /// one guesser behind a shared address would else shut out everybody behind it. A guesser
+    /// learns nothing from that. A success shows by itself, and no budget makes a secret of thirty
+    /// random characters guessable; what is kept down is the load and the noise of failures.
+    ///
+    /// When everybody together fails too often, sources that failed lately have to wait; others
+    /// do not, so that a crowd of guessers spoils nobody else's first mistake.
+    pub fn authentication_failed(&self, source: Caller, now: Timestamp) -> Result<(), Exhausted> {
+        if self.failures.has_used(source, now) {
+            self.failures_of_all.look(EVERYBODY, now)?;
+        }
+        self.failures.take(source, now)?;
+        // Used up, it stays so: there is nothing more to count.
         drop(self.failures_of_all.take(EVERYBODY, now));
+        Ok(())
     }
 }
 
@@ -477,22 +486,18 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_use_up_the_right_to_authenticate() {
+    fn each_source_has_its_own_failures() {
         let limits = RateLimits { failures: BUDGET, ..RateLimits::DEFAULT };
         let limiter = Limiter::new(&limits);
-
-        for _ in 0..100 {
-            limiter.may_authenticate(v4(1), at(0)).unwrap();
-        }
         for _ in 0..3 {
-            limiter.may_authenticate(v4(1), at(0)).unwrap();
-            limiter.authentication_failed(v4(1), at(0));
+            limiter.authentication_failed(v4(1), at(0)).unwrap();
         }
 
-        let refused = limiter.may_authenticate(v4(1), at(0)).unwrap_err();
+        let refused = limiter.authentication_failed(v4(1), at(0)).unwrap_err();
+
         assert_eq!(refused.retry_after_secs(), 1);
-        limiter.may_authenticate(v4(2), at(0)).unwrap();
-        limiter.may_authenticate(v4(1), at(1_000)).unwrap();
+        limiter.authentication_failed(v4(2), at(0)).unwrap();
+        limiter.authentication_failed(v4(1), at(1_000)).unwrap();
     }
 
     #[test]
@@ -501,12 +506,12 @@ mod tests {
         let limiter = Limiter::new(&limits);
 
         for guesser in 0..100 {
-            limiter.authentication_failed(v4(guesser), at(0));
+            limiter.authentication_failed(v4(guesser), at(0)).unwrap();
         }
 
-        limiter.may_authenticate(v4(7), at(0)).unwrap_err();
-        limiter.may_authenticate(v4(200), at(0)).unwrap();
-        limiter.may_authenticate(v4(7), at(120_000)).unwrap();
+        limiter.authentication_failed(v4(7), at(0)).unwrap_err();
+        limiter.authentication_failed(v4(200), at(0)).unwrap();
+        limiter.authentication_failed(v4(7), at(120_000)).unwrap();
     }
 
     #[test]

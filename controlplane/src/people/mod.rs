@@ -27,10 +27,10 @@ use postern_shared::token::{Token, TokenKind};
 use tokio::sync::Semaphore;
 
 use self::password::Hasher;
+use crate::api::auth::refuse_secret;
 use crate::app::App;
 use crate::domain::{BROWSER_CHARS_MAX, Purpose, Ticket, acts};
 use crate::http::ApiError;
-use crate::http::limit::Caller;
 use crate::mail::Outbox;
 use crate::seal::Sealer;
 
@@ -93,18 +93,14 @@ fn ticket_of(
     purposes: &[Purpose],
     address: IpAddr,
 ) -> Result<Ticket, ApiError> {
-    let (now, source) = (app.engine().now(), Caller::source(address));
-    app.limiter().may_authenticate(source, now)?;
+    let now = app.engine().now();
     let token = text.parse::<Token>().ok().filter(|token| token.kind() == TokenKind::Ticket);
     let state = app.engine().state();
     let found = token.and_then(|token| state.open_ticket(&token.hash(), now));
     let found = found.filter(|ticket| {
         purposes.contains(&ticket.purpose) && state.live_user(ticket.org, ticket.user).is_ok()
     });
-    found.cloned().ok_or_else(|| {
-        app.limiter().authentication_failed(source, now);
-        ApiError::NotFound
-    })
+    found.cloned().ok_or_else(|| refuse_secret(app, None, address, now, ApiError::NotFound))
 }
 
 /// What a browser calls itself, without what would act where it is shown.

@@ -51,11 +51,11 @@ async fn send(
     let bound = cookie::form(request.headers()).map(ToOwned::to_owned);
     let accepted = async {
         let (now, source) = (app.engine().now(), Caller::source(address));
-        app.limiter().may_authenticate(source, now)?;
+        app.limiter().may_guess(source, now)?;
         let bound = bound.ok_or(ApiError::ForeignForm)?;
         let form = Form::read(&app, request, Proof::Cookie(&bound)).await?;
         // Each request may send a mail, so it is as dear as a failure.
-        app.limiter().authentication_failed(source, now);
+        app.limiter().authentication_failed(source, now)?;
         let errand = Arc::clone(&app.people().errands).try_acquire_owned();
         let errand = errand.map_err(|_| ApiError::Unavailable {
             reason: "too many links are asked for".to_owned(),
@@ -157,7 +157,7 @@ async fn finish(
     match carry_out(&app, &headers, (&ticket, &user, &form), address).await {
         Ok(Some(response)) => response,
         Ok(None) => {
-            app.limiter().authentication_failed(Caller::source(address), app.engine().now());
+            drop(app.limiter().authentication_failed(Caller::source(address), app.engine().now()));
             let wrong = "The code is wrong or was used already, or there were too many tries: take \
                          the next one, or a recovery code, and wait a while after several.";
             page::finish_reset(&user.email, Some(wrong.to_owned()))

@@ -74,7 +74,10 @@ async fn sign_in(
             response
         }
         Err(Failed::Wrong) => {
-            app.limiter().authentication_failed(Caller::source(address), app.engine().now());
+            let failed =
+                app.limiter().authentication_failed(Caller::source(address), app.engine().now());
+            // The next try is told of the wait; this one has had its answer.
+            drop(failed);
             metrics::counter!("postern_sign_ins_total", "outcome" => "refused").increment(1);
             fill_in(&app, &headers, form.text("email"), true)
         }
@@ -88,7 +91,7 @@ async fn read(
     headers: &HeaderMap,
     address: IpAddr,
 ) -> Result<Form, ApiError> {
-    app.limiter().may_authenticate(Caller::source(address), app.engine().now())?;
+    app.limiter().may_guess(Caller::source(address), app.engine().now())?;
     let bound = cookie::form(headers).ok_or(ApiError::ForeignForm)?;
     Form::read(app, request, Proof::Cookie(bound)).await
 }

@@ -220,6 +220,37 @@ async fn guessing_is_slowed_down_by_source() {
 }
 
 #[tokio::test]
+async fn failures_at_an_address_shut_out_no_secret_in_force() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let (key, group) = (world.key(org).await, world.group(org).await);
+    let (pair, deleted) = (world.pair(org, 3_600).await, world.pair(org, 3_600).await);
+    world.order(Command::DeletePair { org, pair: deleted.id, expected: None }).await;
+    let invitation = world.invite(org, &[group]).await;
+    world.report(&pair, OFFICE).await;
+    let office = world.at(OFFICE);
+    let post = async |bookmark: &Token| {
+        office.send(Method::POST, &format!("/b/{}", bookmark.expose())).await
+    };
+    let unknown = world.engine.chance().token(TokenKind::Bookmark);
+    let mut refused = 0;
+    while refused < 10 {
+        refused += u32::from(post(&unknown).await.status() == 429);
+    }
+
+    assert_eq!(post(&pair.bookmark).await.status(), 200);
+    let queried = office.get(&format!("/serverquery/?key={}", pair.server_key.expose())).await;
+    assert_eq!(queried.status(), 200);
+    assert_eq!(world.holder(&key, OFFICE).get("/api/v1/account").await.status(), 200);
+    let host = json!({ "host": "web", "version": "1.0.0" });
+    let enrolled = world.holder(&invitation, OFFICE);
+    let enrolled = enrolled.json(Method::POST, "/api/v1/agents/enroll", &host).await;
+    assert_eq!(enrolled.status(), 201);
+    assert_eq!(post(&unknown).await.status(), 429, "failures have to wait all the same");
+    assert_eq!(post(&deleted.bookmark).await.status(), 429, "as what never was");
+}
+
+#[tokio::test]
 async fn budgets_are_told_and_kept_and_writes_are_dearer() {
     let rates = RateLimits {
         reads: Budget::per_minute(NonZeroU32::new(6).unwrap()),
