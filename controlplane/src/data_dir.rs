@@ -17,6 +17,7 @@ use crate::chance::Chance;
 use crate::config::{Config, TlsFiles};
 use crate::operator::Plane;
 use crate::server::{CertificateError, Pin, pin};
+use crate::store::RedbStore;
 
 /// Bytes of the key under which secrets are sealed that must be read back.
 pub const SEALING_KEY_BYTES: usize = 32;
@@ -42,6 +43,18 @@ pub enum DataDirError {
     /// There is no control plane yet.
     #[error("there is no control plane in {}; `postern-controlplane init` makes one", .0.display())]
     Nothing(PathBuf),
+    /// The store of a control plane that was at work here is gone.
+    #[error(
+        "the store {} is missing, but what belongs to its control plane is there; restore it from a \
+         backup", .0.display()
+    )]
+    StoreLost(PathBuf),
+    /// There are keys and no store: it is gone, or there never was one.
+    #[error(
+        "the store {} is missing, but the keys of its control plane are there; restore it from a \
+         backup, or run `postern-controlplane init` again if that was ended half-way", .0.display()
+    )]
+    KeysOnly(PathBuf),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -97,9 +110,23 @@ impl DataDir {
         &self.0
     }
 
-    /// Refuses a directory in which there is no control plane.
+    /// Refuses a directory in which there is no control plane, or only what is left of one.
     pub fn require(&self) -> Result<(), DataDirError> {
-        if self.store().exists() { Ok(()) } else { Err(DataDirError::Nothing(self.0.clone())) }
+        let store = self.store();
+        if store.exists() {
+            return Ok(());
+        }
+        self.refuse_lost()?;
+        if [SEALING_KEY, AUDIT_KEY].iter().any(|key| self.0.join(key).exists()) {
+            return Err(DataDirError::KeysOnly(store));
+        }
+        Err(DataDirError::Nothing(self.0.clone()))
+    }
+
+    /// Refuses a directory in which a control plane was at work whose store is gone.
+    pub fn refuse_lost(&self) -> Result<(), DataDirError> {
+        let store = self.store();
+        if RedbStore::is_lost(&store) { Err(DataDirError::StoreLost(store)) } else { Ok(()) }
     }
 
     /// The store.

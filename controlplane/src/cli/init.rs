@@ -47,6 +47,10 @@ pub(super) struct Made {
 pub(super) enum InitError {
     #[error("{} holds a control plane already; `init` only makes new ones", .0.display())]
     Exists(PathBuf),
+    #[error(
+        "an empty store would take the place of a lost one; to begin anew, use another directory"
+    )]
+    Lost(#[source] DataDirError),
     #[error("{} exists already with other content; give it with --config", .0.display())]
     ConfigExists(PathBuf),
     #[error("{} cannot be written into a configuration; choose a path in UTF-8", .0.display())]
@@ -94,6 +98,7 @@ pub(super) async fn init(arguments: Init) -> Result<Made, InitError> {
     if data.store().exists() {
         return Err(InitError::Exists(data.path().to_owned()));
     }
+    data.refuse_lost().map_err(InitError::Lost)?;
     let workshop = Workshop::open(data.path(), owner)?;
     if let Some(text) = config_text {
         workshop.put(&config_path, text.as_bytes())?;

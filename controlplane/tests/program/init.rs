@@ -88,6 +88,34 @@ fn an_init_that_was_killed_half_way_is_finished_by_the_next() {
 }
 
 #[test]
+fn a_store_that_is_lost_is_to_be_restored_and_not_made_anew() {
+    let plane = Plane::make();
+    let keys_only = TempDir::new().unwrap();
+    plane.start().kill();
+    fs::remove_file(plane.data().join("postern.redb")).unwrap();
+
+    let served = plane.run(&["serve"]);
+    let asked = plane.run(&["pair", "list"]);
+    let made = plane.run(&["init", "--org", "Example", "--admin", "a@example.org"]);
+
+    for refused in [&served, &asked, &made] {
+        assert!(!refused.status.success(), "{refused:?}");
+        let said = said(refused);
+        assert!(said.contains("postern.redb is missing"), "{said}");
+        assert!(said.contains("restore it from a backup"), "{said}");
+    }
+    assert!(said(&made).contains("use another directory"), "{made:?}");
+    assert!(!plane.data().join("postern.redb").exists(), "nothing is in its place");
+    // As it is when nobody has used the store yet, or `init` was ended half-way.
+    init(keys_only.path(), "https://localhost:8443");
+    fs::remove_file(keys_only.path().join("postern.redb")).unwrap();
+    let config = keys_only.path().join("controlplane.yaml");
+    let served = program(&["serve", "--config"]).arg(config).output().unwrap();
+    assert!(said(&served).contains("run `postern-controlplane init` again"), "{served:?}");
+    assert!(said(&served).contains("restore it from a backup"), "{served:?}");
+}
+
+#[test]
 fn an_init_that_fails_leaves_no_control_plane() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");

@@ -35,6 +35,8 @@ pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The mode of the file: it holds hashes of secrets and everybody's addresses.
 const FILE_MODE: u32 = 0o600;
+/// What the name of the reserve file has after the store's.
+const RESERVE: &str = ".reserve";
 
 /// How to open a store.
 pub struct Options {
@@ -125,11 +127,16 @@ impl RedbStore {
         Self::open_file(path, options).map_err(|reason| OpenError { path: path.to_owned(), reason })
     }
 
+    /// Says whether a store that was in use at `path` is gone: what lies beside it outlives it.
+    pub fn is_lost(path: &Path) -> bool {
+        !path.exists() && beside(path, RESERVE).exists()
+    }
+
     fn create_file(path: &Path, epoch: Epoch, options: Options) -> Result<RedbStore, OpenFailure> {
         if path.try_exists()? {
             return Err(OpenFailure::Exists);
         }
-        let reserve = Reserve::adopt(beside(path, ".reserve"), options.free_space)?;
+        let reserve = Reserve::adopt(beside(path, RESERVE), options.free_space)?;
         let unfinished = beside(path, &format!(".{}.new", std::process::id()));
         let made = OpenOptions::new()
             .read(true)
@@ -166,7 +173,7 @@ impl RedbStore {
             tracing::warn!(path = %path.display(), "the store was open to others; closed that");
             file.set_permissions(Permissions::from_mode(FILE_MODE))?;
         }
-        let reserve = Reserve::adopt(beside(path, ".reserve"), options.free_space)?;
+        let reserve = Reserve::adopt(beside(path, RESERVE), options.free_space)?;
         let medium = Medium::open(FileBackend::new(file)?, options.cache_bytes, migrate::STEPS)?;
         Ok(RedbStore::with(medium, reserve))
     }
