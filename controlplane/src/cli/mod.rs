@@ -282,7 +282,7 @@ impl Failure {
             Failure::Ask(AskError::Unreachable(_)) | Failure::Unreachable(_) => 4,
             Failure::Serve(ServeError::StoreFailed) => 5,
             Failure::Verify(VerifyError::Broken(_)) => 6,
-            Failure::Ask(AskError::Refused(_) | AskError::Lost { .. })
+            Failure::Ask(AskError::Refused(_) | AskError::Lost { .. } | AskError::Late { .. })
             | Failure::Config(_)
             | Failure::Init(_)
             | Failure::Serve(_)

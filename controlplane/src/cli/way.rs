@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST};
@@ -16,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use postern_shared::wire::v1::{Envelope, Problem};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::chance::OsChance;
 use crate::clock::SteadyClock;
@@ -28,6 +30,9 @@ use crate::store::{OpenError, OpenFailure, Options, RedbStore, Store as _};
 
 /// Longest answer of the daemon, in bytes: a page of agents with all their receipts.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest wait for one answer of the daemon. Whatever takes long, an export of the audit, is asked
+/// for in parts, each of which takes far less.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What is told where mail is asked for and the daemon does not run.
 const NOT_RUNNING: &str =
@@ -58,6 +63,15 @@ pub(super) enum AskError {
         /// What went wrong.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The daemon took the request and says nothing: it may yet be carried out.
+    #[error(
+        "the daemon at {} has not answered within {} seconds: it hangs, or its disk does; see its \
+         log, and look whether it was done", socket.display(), ANSWER_WAIT_MAX.as_secs()
+    )]
+    Late {
+        /// Its socket.
+        socket: PathBuf,
     },
 }
 
@@ -129,10 +143,12 @@ impl Way {
     pub(super) async fn ask(&self, config: &Config, request: &Request) -> Result<Reply, AskError> {
         match self {
             Way::Daemon(sender) => {
-                let lost =
-                    |source| AskError::Lost { socket: config.control_socket.clone(), source };
-                let (status, body) =
-                    post(&mut *sender.lock().await, request).await.map_err(lost)?;
+                let socket = || config.control_socket.clone();
+                let lost = |source| AskError::Lost { socket: socket(), source };
+                let mut sender = sender.lock().await;
+                let answered = timeout(ANSWER_WAIT_MAX, post(&mut sender, request)).await;
+                let answered = answered.map_err(|_| AskError::Late { socket: socket() })?;
+                let (status, body) = answered.map_err(lost)?;
                 if status == StatusCode::OK {
                     let envelope: Envelope<Reply> =
                         serde_json::from_slice(&body).map_err(|error| lost(error.into()))?;
@@ -237,4 +253,29 @@ fn told(problem: &Problem) -> String {
     }
     let errors: Vec<&str> = problem.errors.iter().map(|error| error.detail.as_str()).collect();
     errors.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::operator::Operation;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let text =
+            "data_dir: .\npublic_url: http://127.0.0.1:1\nlisten: [{address: 127.0.0.1:0}]\n";
+        let config = Config::parse(text, folder.path()).unwrap();
+        // The kernel takes the connection and the request; nobody reads them.
+        let _hung = UnixListener::bind(&config.control_socket).unwrap();
+        let way = Way::find(&config).await.unwrap();
+        let operation = Operation::ListPairs { after: None };
+
+        let failed = way.ask(&config, &Request { org: None, operation }).await.unwrap_err();
+
+        assert!(matches!(failed, AskError::Late { .. }), "{failed}");
+        assert!(failed.to_string().contains("has not answered within 60 seconds"), "{failed}");
+    }
 }
