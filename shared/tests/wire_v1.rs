@@ -149,18 +149,19 @@ fn lists_and_answers_say_what_they_said() {
 #[test]
 fn beacons_say_what_they_said() {
     golden("beacon_request.json", &BeaconRequest { visit: Some("v".to_owned()) });
-    golden(
-        "beacon_answer.json",
-        &BeaconAnswer {
-            ipv4: Some([203, 0, 113, 7].into()),
-            ipv6: None,
-            moved: true,
-            expires_at: as_of(),
-            next: 300,
-            visit: "v".to_owned(),
-            confirmation: Confirmation { open: 2, of: 3 },
-        },
-    );
+    let answer = |confirmation| BeaconAnswer {
+        ipv4: Some([203, 0, 113, 7].into()),
+        ipv6: None,
+        moved: true,
+        expires_at: as_of(),
+        next: 300,
+        visit: "v".to_owned(),
+        confirmation,
+    };
+    let waiting = Confirmation { open: 2, of: 3, ..Confirmation::default() };
+    golden("beacon_answer.json", &answer(waiting));
+    let held = Confirmation { open: 2, of: 6, held: 1, failed: 2 };
+    golden("beacon_answer_held.json", &answer(held));
 }
 
 #[test]

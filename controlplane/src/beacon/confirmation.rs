@@ -38,8 +38,9 @@ struct Counted {
 }
 
 impl Reported {
-    /// Counts the targets that have the address in force; with `wait`, when all of them have, or
-    /// then, or when the server wants to stop.
+    /// Counts the targets that have the address in force; with `wait`, when all of them have or
+    /// hold it back, or then, or when the server wants to stop. What has failed is tried again, and
+    /// so waited for.
     pub(super) async fn confirmation(
         &self,
         app: &App,
@@ -60,7 +61,7 @@ impl Reported {
         // Watched before it is counted: no receipt falls between.
         let mut board = app.engine().watch_board();
         let mut confirmation = self.count(app);
-        while confirmation.open < confirmation.of {
+        while 0 < confirmation.outstanding() + confirmation.failed {
             let changed = tokio::select! {
                 changed = timeout_at(until, board.changed()) => matches!(changed, Ok(Ok(()))),
                 () = told_to_stop.as_mut() => false,

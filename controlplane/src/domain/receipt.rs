@@ -68,8 +68,9 @@ impl Board {
         self.agents.get(&agent)
     }
 
-    /// How many targets should have the given lists, and how many say that they do: lists are
-    /// named by group and revision, agents by who may follow them.
+    /// How many targets should have the given lists, and what they say of them: lists are named
+    /// by group and revision, agents by who may follow them. Of a target with several lists the
+    /// worst counts.
     pub fn confirmation(
         &self,
         epoch: Epoch,
@@ -85,15 +86,21 @@ impl Board {
                     continue;
                 }
                 confirmation.of += 1;
-                let is_open = wanted.iter().all(|(group, revision)| {
-                    let receipt = report.receipts.get(&(target.name.clone(), **group));
-                    receipt.is_some_and(|receipt| {
-                        receipt.state == ReceiptState::Applied
-                            && receipt.epoch == epoch
-                            && **revision <= receipt.revision
+                let said: Vec<Option<ReceiptState>> = wanted
+                    .iter()
+                    .map(|(group, revision)| {
+                        let receipt = report.receipts.get(&(target.name.clone(), **group))?;
+                        let is_of_it = receipt.epoch == epoch && **revision <= receipt.revision;
+                        is_of_it.then_some(receipt.state)
                     })
-                });
-                confirmation.open += u32::from(is_open);
+                    .collect();
+                if said.contains(&Some(ReceiptState::Failed)) {
+                    confirmation.failed += 1;
+                } else if said.contains(&Some(ReceiptState::Held)) {
+                    confirmation.held += 1;
+                } else if said.iter().all(Option::is_some) {
+                    confirmation.open += 1;
+                }
             }
         }
         confirmation

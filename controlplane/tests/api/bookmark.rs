@@ -366,3 +366,62 @@ async fn a_report_waits_for_the_hosts_and_no_longer() {
     let html = within(within(form.send()).await.unwrap().text()).await.unwrap();
     assert!(html.contains("Open on 2 of 2."), "{html}");
 }
+
+#[tokio::test]
+async fn a_host_that_holds_a_list_back_is_told_apart_from_one_that_says_nothing() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let group = world.group(org).await;
+    let pair = world.pair(org, 3_600).await;
+    world.member(org, group, MemberKind::Pair(pair.id), Expiry::Never).await;
+    let invitation = world.invite(org, &[group]).await;
+    let agent = enrol(&world, &invitation).await;
+    world.at(HOST).send(Method::POST, &url(&agent.bookmark)).await;
+    let host = world.holder(&agent.token, HOST);
+    let targets: Vec<Value> = ["a", "b", "c"]
+        .iter()
+        .map(|name| json!({ "name": name, "kind": "nftables", "groups": [group] }))
+        .collect();
+    let update = json!({ "host": "web-1", "version": "1", "targets": targets });
+    host.json(Method::PUT, "/api/v1/agents/self", &update).await;
+    world.report(&pair, OFFICE).await;
+    let say = async |target: &str, state: &str| {
+        let (revision, epoch, digest) = {
+            let state = world.engine.state();
+            let row = state.group(group).unwrap();
+            (row.list_revision, world.engine.epoch(), row.list.digest_at(world.engine.now()))
+        };
+        let receipt = json!({ "receipts": [{ "target": target, "group": group, "epoch": epoch,
+            "revision": revision, "digest": digest, "state": state, "entries": 0 }] });
+        let noted = host.json(Method::POST, "/api/v1/agents/self/receipts", &receipt).await;
+        assert_eq!(noted.status(), 204);
+    };
+    let page = async || {
+        let html = page(&world, Method::POST, &pair).await;
+        within(html.text()).await.unwrap()
+    };
+
+    say("a", "held").await;
+    say("b", "failed").await;
+
+    let told = world.report(&pair, OFFICE).await;
+    let expected = json!({ "open": 0, "of": 3, "held": 1, "failed": 1 });
+    assert_eq!(told["data"]["confirmation"], expected);
+    let html = page().await;
+    for part in ["Open on 0 of 3.", "On 1 the host", "On 1 the list", "have not confirmed yet"] {
+        assert!(html.contains(part), "{part}: {html}");
+    }
+    say("b", "applied").await;
+    say("c", "applied").await;
+    let html = page().await;
+    assert!(html.contains("Open on 2 of 3.") && html.contains("holds part of the list"), "{html}");
+    for part in ["have not confirmed yet", "could not be put in force"] {
+        assert!(!html.contains(part), "{part}: {html}");
+    }
+    // Nothing is to come of a host that holds it back: nobody waits for that.
+    let patient = world.at(OFFICE).request(Method::POST, &url(&pair.bookmark));
+    let patient = within(patient.header("prefer", "wait=30").send()).await.unwrap();
+    let patient: Value = within(patient.json()).await.unwrap();
+    let expected = json!({ "open": 2, "of": 3, "held": 1 });
+    assert_eq!(patient["data"]["confirmation"], expected);
+}

@@ -35,11 +35,32 @@ pub struct BeaconAnswer {
     pub confirmation: Confirmation,
 }
 
-/// How many targets have confirmed that the address is open.
+/// How many targets have confirmed that the address is open. Those that `open`, `held` and `failed`
+/// leave of `of` have said nothing yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// Targets that have it open.
     pub open: u32,
     /// Targets that should.
     pub of: u32,
+    /// Targets whose host's local policy holds part of the list back, maybe this address.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub held: u32,
+    /// Targets that could not put the list in force; their agents go on trying.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub failed: u32,
+}
+
+impl Confirmation {
+    /// Targets that have said nothing about it yet.
+    pub fn outstanding(&self) -> u32 {
+        let said = self.open.saturating_add(self.held).saturating_add(self.failed);
+        self.of.saturating_sub(said)
+    }
+}
+
+/// Ordinary answers name only what every version knows.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands fields over by reference")]
+fn is_none_of_them(count: &u32) -> bool {
+    *count == 0
 }
