@@ -126,12 +126,13 @@ async fn downwards(
     let mut buffer = [0; 16 * 1024];
     let mut passed = 0;
     loop {
-        let mood = *moods.borrow_and_update();
         let count = tokio::select! {
             count = from.read(&mut buffer) => count?,
             // A mood that ends connections ends those that are silent as well.
             _ = moods.changed() => continue,
         };
+        // As it is now: what was sent under a fair mood must not fall into the hole before it.
+        let mood = *moods.borrow_and_update();
         if count == 0 {
             return Ok(());
         }
