@@ -73,11 +73,15 @@ const KEY_BYTES: usize = 16;
 const AUDIT_KEY_BYTES: usize = 30;
 const HASH_BYTES: usize = 16 + 32;
 
-/// Commits of the same shape to redb alone, for `span`; answers changes per second.
+/// Commits of the same shape to redb alone, for `span`; answers changes per second. As the control
+/// plane's own do, each row carries its revision, and each commit says in a table of its own which
+/// revision it is and when it was made.
 pub(crate) fn redb_alone(folder: &Path, shape: CommitShape, span: Duration) -> anyhow::Result<f64> {
-    const REPORTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("reports");
-    const AUDIT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("audit");
-    const CHAIN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("chain");
+    type Rows = TableDefinition<'static, &'static [u8], (u64, &'static [u8])>;
+    const REPORTS: Rows = TableDefinition::new("reports");
+    const AUDIT: Rows = TableDefinition::new("audit");
+    const CHAIN: Rows = TableDefinition::new("chain");
+    const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
     let path = folder.join("alone.redb");
     let database = Database::create(&path)?;
     let (mut changes, mut commits) = (0_u64, 0_u64);
@@ -93,13 +97,16 @@ pub(crate) fn redb_alone(folder: &Path, shape: CommitShape, span: Duration) -> a
                 // Which of 200 pairs moves next is as good as random.
                 let pair = changes.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 200;
                 let report = vec![changes as u8; shape.report_bytes - KEY_BYTES];
-                reports.insert(&key(pair)[..], &report[..])?;
+                reports.insert(&key(pair)[..], (commits, &report[..]))?;
                 let record = vec![changes as u8; shape.audit_bytes - KEY_BYTES];
-                audit.insert(&key(changes)[..], &record[..])?;
+                audit.insert(&key(changes)[..], (commits, &record[..]))?;
                 changes += 1;
             }
             let link = vec![0; shape.chain_bytes * shape.changes];
-            chain.insert(&key(commits)[..], &link[..])?;
+            chain.insert(&key(commits)[..], (commits, &link[..]))?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("revision", &commits.to_le_bytes()[..])?;
+            meta.insert("high_water", &changes.to_le_bytes()[..])?;
         }
         transaction.commit()?;
         commits += 1;
