@@ -226,10 +226,7 @@ impl Limiter {
     /// there the wait comes before the look, whatever is brought. Takes nothing.
     pub fn may_guess(&self, source: Caller, now: Timestamp) -> Result<(), Exhausted> {
         self.failures.look(source, now)?;
-        if self.failures.has_used(source, now) {
-            self.failures_of_all.look(EVERYBODY, now)?;
-        }
-        Ok(())
+        self.look_at_all(source, now)
     }
 
     /// Counts a failed authentication of `source`; refused when it has failed too often.
@@ -242,12 +239,18 @@ impl Limiter {
     /// When everybody together fails too often, sources that failed lately have to wait; others
     /// do not, so that a crowd of guessers spoils nobody else's first mistake.
     pub fn authentication_failed(&self, source: Caller, now: Timestamp) -> Result<(), Exhausted> {
-        if self.failures.has_used(source, now) {
-            self.failures_of_all.look(EVERYBODY, now)?;
-        }
+        self.look_at_all(source, now)?;
         self.failures.take(source, now)?;
         // Used up, it stays so: there is nothing more to count.
         drop(self.failures_of_all.take(EVERYBODY, now));
+        Ok(())
+    }
+
+    /// Holds a source that failed lately to the budget of everybody's failures.
+    fn look_at_all(&self, source: Caller, now: Timestamp) -> Result<(), Exhausted> {
+        if self.failures.has_used(source, now) {
+            self.failures_of_all.look(EVERYBODY, now)?;
+        }
         Ok(())
     }
 }

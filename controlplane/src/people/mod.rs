@@ -29,8 +29,9 @@ use tokio::sync::Semaphore;
 use self::password::Hasher;
 use crate::api::auth::refuse_secret;
 use crate::app::App;
-use crate::domain::{BROWSER_CHARS_MAX, Purpose, Ticket, acts};
+use crate::domain::{BROWSER_CHARS_MAX, Purpose, Ticket, User, acts};
 use crate::http::ApiError;
+use crate::http::limit::Caller;
 use crate::mail::Outbox;
 use crate::seal::Sealer;
 
@@ -86,21 +87,29 @@ pub(crate) fn routes() -> Router<App> {
         .merge(account::routes())
 }
 
-/// Finds the ticket of a link. A wrong one counts as a failed authentication of its source.
+/// Counts a wrong guess against its source. The next one is told of the wait; this one has its own
+/// answer.
+fn note_failure(app: &App, address: IpAddr) {
+    drop(app.limiter().authentication_failed(Caller::source(address), app.engine().now()));
+}
+
+/// Finds the ticket of a link, and whose it is. A wrong one counts as a failed authentication of
+/// its source.
 fn ticket_of(
     app: &App,
     text: &str,
     purposes: &[Purpose],
     address: IpAddr,
-) -> Result<Ticket, ApiError> {
+) -> Result<(Ticket, User), ApiError> {
     let now = app.engine().now();
     let token = text.parse::<Token>().ok().filter(|token| token.kind() == TokenKind::Ticket);
     let state = app.engine().state();
     let found = token.and_then(|token| state.open_ticket(&token.hash(), now));
-    let found = found.filter(|ticket| {
-        purposes.contains(&ticket.purpose) && state.live_user(ticket.org, ticket.user).is_ok()
+    let found = found.filter(|ticket| purposes.contains(&ticket.purpose)).and_then(|ticket| {
+        let user = state.live_user(ticket.org, ticket.user).ok()?;
+        Some((ticket.clone(), user.clone()))
     });
-    found.cloned().ok_or_else(|| refuse_secret(app, None, address, now, ApiError::NotFound))
+    found.ok_or_else(|| refuse_secret(app, None, address, now, ApiError::NotFound))
 }
 
 /// What a browser calls itself, without what would act where it is shown.

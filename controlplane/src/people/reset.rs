@@ -17,7 +17,7 @@ use postern_shared::token::TokenKind;
 
 use super::form::{Form, Proof, proof};
 use super::sign_in::{candidate, new_login};
-use super::{HOME, RESET, cookie, link, page, password, prove, see, ticket_of};
+use super::{HOME, RESET, cookie, link, note_failure, page, password, prove, see, ticket_of};
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{Actor, Command, Order, Purpose, Ticket, User};
@@ -27,6 +27,8 @@ use crate::http::limit::Caller;
 use crate::mail::Letter;
 use crate::server::ClientAddress;
 
+/// What the links here may be for.
+const PURPOSES: &[Purpose] = &[Purpose::Reset];
 /// When to come back where too many are asking.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
 
@@ -122,17 +124,10 @@ async fn show(
     Path(text): Path<String>,
     ClientAddress(address): ClientAddress,
 ) -> Response {
-    match found(&app, &text, address) {
+    match ticket_of(&app, &text, PURPOSES, address) {
         Ok((_, user)) => page::finish_reset(&user.email, None),
         Err(error) => page::refused_link(error),
     }
-}
-
-fn found(app: &App, text: &str, address: IpAddr) -> Result<(Ticket, User), ApiError> {
-    let ticket = ticket_of(app, text, &[Purpose::Reset], address)?;
-    let state = app.engine().state();
-    let user = state.live_user(ticket.org, ticket.user).map_err(|_| ApiError::NotFound)?;
-    Ok((ticket, user.clone()))
 }
 
 async fn finish(
@@ -143,7 +138,7 @@ async fn finish(
 ) -> Response {
     let headers = request.headers().clone();
     let read = async {
-        let (ticket, user) = found(&app, &text, address)?;
+        let (ticket, user) = ticket_of(&app, &text, PURPOSES, address)?;
         let form = Form::read(&app, request, Proof::Address).await?;
         Ok((ticket, user, form))
     };
@@ -157,7 +152,7 @@ async fn finish(
     match carry_out(&app, &headers, (&ticket, &user, &form), address).await {
         Ok(Some(response)) => response,
         Ok(None) => {
-            drop(app.limiter().authentication_failed(Caller::source(address), app.engine().now()));
+            note_failure(&app, address);
             let wrong = "The code is wrong or was used already, or there were too many tries: take \
                          the next one, or a recovery code, and wait a while after several.";
             page::finish_reset(&user.email, Some(wrong.to_owned()))

@@ -16,7 +16,7 @@ use postern_shared::time::Timestamp;
 use postern_shared::token::{Token, TokenHash, TokenKind};
 
 use super::form::{Form, Proof, proof};
-use super::{HOME, SIGN_IN, SignedIn, browser, cookie, page, prove, see};
+use super::{HOME, SIGN_IN, SignedIn, browser, cookie, note_failure, page, prove, see};
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{
@@ -74,10 +74,7 @@ async fn sign_in(
             response
         }
         Err(Failed::Wrong) => {
-            let failed =
-                app.limiter().authentication_failed(Caller::source(address), app.engine().now());
-            // The next try is told of the wait; this one has had its answer.
-            drop(failed);
+            note_failure(&app, address);
             metrics::counter!("postern_sign_ins_total", "outcome" => "refused").increment(1);
             fill_in(&app, &headers, form.text("email"), true)
         }

@@ -77,12 +77,8 @@ async fn show(
     Path(text): Path<String>,
     ClientAddress(address): ClientAddress,
 ) -> Response {
-    let found = ticket_of(&app, &text, PURPOSES, address).and_then(|ticket| {
-        let user = user_of(&app, &ticket)?;
-        Ok((offer(&app, place(&ticket)), user))
-    });
-    match found {
-        Ok((offered, user)) => page::welcome(&app, &user, &offered, None),
+    match ticket_of(&app, &text, PURPOSES, address) {
+        Ok((ticket, user)) => page::welcome(&app, &user, &offer(&app, place(&ticket)), None),
         Err(error) => page::refused_link(error),
     }
 }
@@ -95,9 +91,8 @@ async fn accept(
 ) -> Response {
     let headers = request.headers().clone();
     let read = async {
-        let ticket = ticket_of(&app, &text, PURPOSES, address)?;
+        let (ticket, user) = ticket_of(&app, &text, PURPOSES, address)?;
         let form = Form::read(&app, request, Proof::Address).await?;
-        let user = user_of(&app, &ticket)?;
         let offered = opened(&app, place(&ticket), form.text("seed"))?;
         Ok((ticket, form, user, offered))
     };
@@ -192,9 +187,4 @@ pub(super) fn opened(app: &App, place: Place<'_>, text: &str) -> Result<Offered,
 
 fn place(ticket: &Ticket) -> Place<'_> {
     Place { table: "tickets", row: ticket.hash.as_bytes(), purpose: "new authenticator" }
-}
-
-fn user_of(app: &App, ticket: &Ticket) -> Result<User, ApiError> {
-    let state = app.engine().state();
-    state.live_user(ticket.org, ticket.user).cloned().map_err(|_| ApiError::NotFound)
 }
