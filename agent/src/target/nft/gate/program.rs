@@ -120,7 +120,7 @@ impl Standing {
             observed.entry(key.group).or_default().extend(entries);
         }
         standing.rules_right = chains::are_right(&chains::chains(config, &standing.sets), found);
-        if let Some(looked_into) = chains::all_sets_looked_into(found) {
+        if chains::can_all_be_read(found) {
             let is_loose = |name: &mut String| !looked_into.contains(name);
             standing.loose = standing.junk.extract_if(.., is_loose).collect();
         }
