@@ -10,6 +10,7 @@ mod faults;
 mod gate;
 #[path = "../netns/mod.rs"]
 mod netns;
+mod ownership;
 #[path = "../contract/mod.rs"]
 mod promises;
 mod sets;
