@@ -1,9 +1,23 @@
 //! Clients that take their time, in every phase, and those that send too much.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use postern_controlplane::server::Limits;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::{LATE, PATIENCE, SHORT, rest, start, timed, until};
+
+/// What a slow client sends of its request, and then no more; nothing is also a way.
+const HALVES: [&str; 5] = [
+    "",
+    "GET /hello HTTP/1.1\r\nhost: pl",
+    "POST /echo HTTP/1.1\r\nhost: plane\r\ncontent-length: 4000\r\n\r\nhalf of it",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "GET /big HTTP/1.1\r\nhost: plane\r\n\r\n",
+];
 
 #[tokio::test]
 async fn who_connects_and_says_nothing_is_closed() {
@@ -221,4 +235,52 @@ async fn requests_sent_at_once_are_answered_one_after_the_other() {
     let statuses: Vec<&str> =
         answer.split("HTTP/1.1 ").skip(1).map(|part| part.get(..3).unwrap()).collect();
     assert_eq!(statuses, ["200", "404", "200"]);
+}
+
+#[tokio::test]
+async fn two_thousand_slow_clients_keep_nobody_else_waiting_and_are_all_closed() {
+    // Long enough that all of them are there at once.
+    let patient = Duration::from_secs(4);
+    let limits = Limits {
+        first_byte: patient,
+        head: patient,
+        body: patient,
+        idle: patient,
+        write: patient,
+        ..Limits::PUBLIC
+    };
+    let mut server = start(limits).await;
+    let mut slow = Vec::new();
+    for source in 2..6 {
+        for number in 0..500 {
+            let mut client = server.connect_from([127, 0, 0, source]).await;
+            client.write_all(HALVES[number % HALVES.len()].as_bytes()).await.unwrap();
+            slow.push(client);
+        }
+    }
+    let (took, ()) = timed(server.serves_others()).await;
+    assert!(took < patient, "an ordinary client waited {took:?}, as long as the slow ones may");
+
+    // Who reads nothing is told apart by the answer that is given up; the others read the end.
+    let mut given_up = std::mem::replace(&mut server.dropped, mpsc::channel(1).1);
+    let is_deaf = |half: &str| half.contains("/big");
+    let (mut deaf, mut others) = (Vec::new(), Vec::new());
+    for (number, client) in slow.into_iter().enumerate() {
+        let is_deaf = is_deaf(HALVES[number % HALVES.len()]);
+        if is_deaf { deaf.push(client) } else { others.push(client) }
+    }
+    let mut closed = std::pin::pin!(async {
+        join_all(others.iter_mut().map(rest)).await;
+        for _ in &deaf {
+            timeout(PATIENCE, given_up.recv()).await.expect("given up").unwrap();
+        }
+    });
+    let mut served = 0;
+    loop {
+        tokio::select! {
+            () = &mut closed => break,
+            () = server.serves_others() => served += 1,
+        }
+    }
+    assert!(0 < served, "others are served all the while");
 }

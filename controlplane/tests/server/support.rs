@@ -99,7 +99,7 @@ pub(crate) async fn start_with(
 ) -> Running {
     let release = Arc::new(Semaphore::new(0));
     let (begun_in, begun) = mpsc::channel(64);
-    let (dropped_in, dropped) = mpsc::channel(64);
+    let (dropped_in, dropped) = mpsc::channel(1_024);
     let hooks = Hooks { release: Arc::clone(&release), begun: begun_in, dropped: dropped_in };
     let clock = Arc::new(SteadyClock::start(Timestamp::EPOCH));
     let border = Border::new(proxies.clone(), clock, &SeededChance::new(1));
