@@ -7,7 +7,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;
 use postern_shared::ids::OrgId;
 use postern_shared::network::Network;
@@ -23,6 +25,7 @@ use crate::config::{PublicUrl, WebOrigin};
 use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
+use crate::http::host;
 use crate::http::limit::{Limiter, RateLimits};
 use crate::people::{self, People};
 use crate::server::TrustedProxies;
@@ -90,10 +93,19 @@ pub fn router(app: App) -> Router {
     let routes = Router::new()
         .merge(beacon::routes())
         .merge(compat::routes())
-        .merge(people::routes())
+        .merge(people::routes().route_layer(from_fn_with_state(app.clone(), own_name)))
         .nest("/api/v1", api::routes(&app));
     let cors = from_fn_with_state(app.clone(), api::cors::share);
     finish(routes.with_state(app).merge(health), border).layer(cors)
+}
+
+/// Lets nobody be signed in under a name that is not the plane's.
+async fn own_name(State(app): State<App>, request: Request, next: Next) -> Response {
+    let public_url = app.settings().public_url.clone();
+    match host::check(&request, |name| public_url.host().eq_ignore_ascii_case(name)) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
 }
 
 impl App {

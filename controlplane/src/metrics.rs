@@ -1,14 +1,18 @@
 //! Figures for Prometheus.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
+
+use crate::http::{ApiError, host};
 
 /// The media type of the Prometheus text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,10 +53,14 @@ impl Metrics {
         Ok(Metrics { handle })
     }
 
-    /// The routes of the metrics listener: `/metrics` alone.
-    pub fn router(&self) -> Router {
+    /// The routes of the metrics listener: `/metrics` alone. Where only this machine reaches it,
+    /// no page that a browser here shows shall read it under a name of its own.
+    pub fn router(&self, address: SocketAddr) -> Router {
         let handle = self.handle.clone();
-        let render = async move || ([(CONTENT_TYPE, PROMETHEUS_TEXT)], handle.render());
+        let render = async move |request: Request| {
+            host::check(&request, |_| !address.ip().is_loopback())?;
+            Ok::<_, ApiError>(([(CONTENT_TYPE, PROMETHEUS_TEXT)], handle.render()))
+        };
         Router::new().route("/metrics", get(render))
     }
 
@@ -83,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    async fn get_from(router: Router, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+    async fn get_from(router: Router, host: &str) -> (StatusCode, String) {
+        let request = Request::get("/metrics").header("host", host).body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
@@ -97,11 +105,16 @@ mod tests {
         metrics::counter!("postern_test_total", "kind" => "a").increment(3);
         metrics::histogram!("postern_test_seconds").record(0.003);
 
-        let (status, text) = get_from(metrics.router(), "/metrics").await;
+        let here = "127.0.0.1:9643".parse().unwrap();
+        let (status, text) = get_from(metrics.router(here), "127.0.0.1:9643").await;
 
         assert_eq!(status, StatusCode::OK);
         assert!(text.contains("postern_test_total{kind=\"a\"} 3"), "{text}");
         assert!(text.contains("postern_test_seconds_bucket{le=\"0.005\"} 1"), "{text}");
+        let rebound = get_from(metrics.router(here), "rebound.example:9643").await;
+        assert_eq!(rebound, (StatusCode::MISDIRECTED_REQUEST, String::new()));
+        let lan = "192.0.2.1:9643".parse().unwrap();
+        assert_eq!(get_from(metrics.router(lan), "plane.lan:9643").await.0, StatusCode::OK);
         assert!(matches!(Metrics::install(), Err(MetricsError::Installed(_))));
     }
 }

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod body;
 pub mod border;
 pub mod etag;
+pub(crate) mod host;
 pub mod json;
 pub mod limit;
 pub mod paging;

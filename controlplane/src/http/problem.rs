@@ -54,6 +54,10 @@ pub enum ApiError {
     #[error("the form is not from a page of this plane, or is too old; open the page again")]
     ForeignForm,
 
+    /// The name under which the caller asks is not one of ours.
+    #[error("this plane has another name; open it under the host of its `public_url`")]
+    Misdirected,
+
     /// There is no such thing, or it belongs to somebody else.
     #[error("there is nothing here under this name")]
     NotFound,
@@ -172,6 +176,8 @@ const INSUFFICIENT_SCOPE: Kind =
     kind(StatusCode::FORBIDDEN, "insufficient_scope", "The key may not do this");
 const FOREIGN_FORM: Kind =
     kind(StatusCode::FORBIDDEN, "foreign_form", "The form comes from elsewhere");
+const MISDIRECTED: Kind =
+    kind(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "The plane has another name");
 const NOT_FOUND: Kind = kind(StatusCode::NOT_FOUND, "not_found", "Not found");
 const METHOD_NOT_ALLOWED: Kind =
     kind(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed");
@@ -288,6 +294,7 @@ impl ApiError {
             ApiError::ForbiddenOrigin => FORBIDDEN_ORIGIN,
             ApiError::InsufficientScope { .. } => INSUFFICIENT_SCOPE,
             ApiError::ForeignForm => FOREIGN_FORM,
+            ApiError::Misdirected => MISDIRECTED,
             ApiError::NotFound => NOT_FOUND,
             ApiError::MethodNotAllowed => METHOD_NOT_ALLOWED,
             ApiError::NotAcceptable { .. } => NOT_ACCEPTABLE,
@@ -332,6 +339,7 @@ impl ApiError {
             | ApiError::ForbiddenOrigin
             | ApiError::InsufficientScope { .. }
             | ApiError::ForeignForm
+            | ApiError::Misdirected
             | ApiError::NotFound
             | ApiError::MethodNotAllowed
             | ApiError::NotAcceptable { .. }

@@ -190,13 +190,13 @@ impl Daemon {
         let (limits, proxies) = (config.limits.clone(), config.proxies.clone());
         let public = Server::new(public, limits, proxies.clone());
         let control = Server::new(control, Limits::OPERATOR, TrustedProxies::NONE);
-        let figures = Server::new(metrics.router(), Limits::OPERATOR, proxies);
         let mut serving = vec![(control, Listener::unix(&config.control_socket)?)];
         for listen in &config.listen {
             let certificates = listen.tls.as_ref().and_then(|tls| self.certificates_of(tls));
             serving.push((public.clone(), Listener::tcp(listen.address, certificates)?));
         }
         if let Some(address) = config.metrics {
+            let figures = Server::new(metrics.router(address), Limits::OPERATOR, proxies);
             serving.push((figures, Listener::tcp(address, None)?));
         }
         for (server, listener) in serving {

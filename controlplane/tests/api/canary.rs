@@ -136,8 +136,9 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("an agent has enrolled"), "the log was watched");
     assert!(logged.contains("an invitation was accepted"), "of people, too");
-    let request = Request::get("/metrics").body(Body::empty()).unwrap();
-    let figures = metrics.router().oneshot(request).await.unwrap().into_body();
+    let request = Request::get("/metrics").header("host", "127.0.0.1").body(Body::empty()).unwrap();
+    let local = "127.0.0.1:9643".parse().unwrap();
+    let figures = metrics.router(local).oneshot(request).await.unwrap().into_body();
     let figures = axum::body::to_bytes(figures, usize::MAX).await.unwrap();
     let figures = String::from_utf8(figures.to_vec()).unwrap();
     let stored = std::fs::read(&file).unwrap();

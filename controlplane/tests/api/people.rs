@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 use crate::browser::{
     Browser, LOGIN, PASSWORD, Page, Person, code, invite, join, next_step, ticket,
 };
-use crate::world::{World, generous, settings};
+use crate::world::{World, generous, settings, within};
 
 /// A world with one admin, signed in in `browser`.
 macro_rules! peopled {
@@ -359,6 +359,28 @@ async fn pages_are_private_and_need_nothing_from_elsewhere() {
             assert!(page.text.contains(&format!("<label for=\"{id}\">")), "{path}: {id}");
         }
     }
+}
+
+#[tokio::test]
+async fn nobody_is_signed_in_under_a_name_that_is_not_the_planes() {
+    peopled!(world, browser, zoe);
+    let signed_in = browser.clone();
+    let asked = async |host: &str, path: &str| {
+        let request = signed_in.request(Method::GET, path).header("host", host);
+        within(request.send()).await.unwrap().status().as_u16()
+    };
+
+    assert_eq!(asked("plane.example", "/account").await, 200);
+    assert_eq!(asked("192.0.2.9:8443", "/account").await, 200, "an address cannot be rebound");
+    for path in ["/account", "/sign-in", "/reset"] {
+        assert_eq!(asked("rebound.example", path).await, 421, "{path}");
+    }
+    let proof = browser.get("/account").await.field("proof").unwrap().to_owned();
+    let form = browser.request(Method::POST, "/sign-out").header("host", "rebound.example");
+    let form = form.header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(browser.send(form.body(format!("proof={proof}"))).await.status, 421);
+    assert!(browser.is_signed_in().await, "nothing happened to {}", zoe.email);
+    assert_eq!(asked("inner.example", "/api/v1/account").await, 401, "programs bring a secret");
 }
 
 #[tokio::test]

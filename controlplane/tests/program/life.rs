@@ -133,7 +133,7 @@ fn the_figures_tell_what_happened_to_whoever_reaches_their_listener() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
-    let scrape = "GET /metrics HTTP/1.1\r\nHost: plane\r\nConnection: close\r\n\r\n";
+    let scrape = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.2\r\nConnection: close\r\n\r\n";
     let figures = http(daemon.metrics.unwrap(), scrape);
 
     let value = |series: &str| -> f64 {
