@@ -3,6 +3,7 @@
 //! Nothing is queued for a follower: whenever it can take more, it is told what leads from what
 //! it has to what there is. One that takes nothing is cut off by the server's write limit.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use postern_shared::ids::{Epoch, GroupId};
+use postern_shared::ids::{Epoch, GroupId, OrgId};
 use postern_shared::position::{Follow, Revision};
 use postern_shared::wire::v1::{StreamEvent, Withdrawn};
 use tokio::sync::watch;
@@ -39,6 +40,8 @@ use crate::server::Drain;
 const GROUPS_MAX: usize = 256;
 /// Most streams of one credential: an agent has one, and another while it changes over.
 const STREAMS_BY_CREDENTIAL_MAX: usize = 16;
+/// Most streams of one org, so that one alone cannot take the seats of all others.
+const STREAMS_BY_ORG_MAX: usize = 10 * 1024;
 /// Most streams altogether.
 const STREAMS_MAX: usize = 12 * 1024;
 /// When to try again where all streams are taken.
@@ -87,7 +90,7 @@ async fn open(
     request: Request,
 ) -> Result<Response, ApiError> {
     let follow = read(request.uri())?;
-    let seat = app.seats().take(reader.0.credential)?;
+    let seat = app.seats().take(reader.org(), reader.0.credential)?;
     begin_epoch_if_restored(&app, &reader, &follow).await;
     let drain = request.extensions().get().cloned();
     let follower = Follower::new(app, reader, &follow, drain, seat);
@@ -304,6 +307,7 @@ pub(crate) struct Seats(Mutex<Taken>);
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
+    by_org: BTreeMap<OrgId, usize>,
     by_credential: BTreeMap<Credential, usize>,
 }
 
@@ -311,6 +315,7 @@ struct Taken {
 #[derive(Debug)]
 struct Seat {
     seats: Arc<Seats>,
+    org: OrgId,
     credential: Credential,
 }
 
@@ -321,24 +326,24 @@ impl Taken {
 }
 
 impl Seats {
-    fn take(self: &Arc<Seats>, credential: Credential) -> Result<Seat, ApiError> {
+    fn take(self: &Arc<Seats>, org: OrgId, credential: Credential) -> Result<Seat, ApiError> {
         let mut taken = self.lock();
-        let by_credential = taken.by_credential.get(&credential).copied().unwrap_or(0);
         if STREAMS_MAX <= taken.all {
             let reason = "all streams are taken".to_owned();
             return Err(ApiError::Unavailable { reason, retry_after: FULL_RETRY });
         }
-        if STREAMS_BY_CREDENTIAL_MAX <= by_credential {
-            return Err(ApiError::TooManyAtOnce {
-                what: "streams of one credential",
-                max: STREAMS_BY_CREDENTIAL_MAX,
-                retry_after: FULL_RETRY,
-            });
+        let full = |what, max| ApiError::TooManyAtOnce { what, max, retry_after: FULL_RETRY };
+        if STREAMS_BY_CREDENTIAL_MAX <= count(&taken.by_credential, &credential) {
+            return Err(full("streams of one credential", STREAMS_BY_CREDENTIAL_MAX));
+        }
+        if STREAMS_BY_ORG_MAX <= count(&taken.by_org, &org) {
+            return Err(full("streams of one org", STREAMS_BY_ORG_MAX));
         }
         taken.all += 1;
         taken.show();
-        taken.by_credential.insert(credential, by_credential + 1);
-        Ok(Seat { seats: Arc::clone(self), credential })
+        *taken.by_credential.entry(credential).or_default() += 1;
+        *taken.by_org.entry(org).or_default() += 1;
+        Ok(Seat { seats: Arc::clone(self), org, credential })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -351,11 +356,51 @@ impl Drop for Seat {
         let mut taken = self.seats.lock();
         taken.all -= 1;
         taken.show();
-        if let Some(count) = taken.by_credential.get_mut(&self.credential) {
-            *count -= 1;
-            if *count == 0 {
-                taken.by_credential.remove(&self.credential);
-            }
+        give_back(&mut taken.by_credential, self.credential);
+        give_back(&mut taken.by_org, self.org);
+    }
+}
+
+fn count<K: Ord>(taken: &BTreeMap<K, usize>, holder: &K) -> usize {
+    taken.get(holder).copied().unwrap_or(0)
+}
+
+/// Takes one off; nothing is kept of who has none left.
+fn give_back<K: Ord>(taken: &mut BTreeMap<K, usize>, holder: K) {
+    if let Entry::Occupied(mut count) = taken.entry(holder) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_shared::ids::KeyId;
+
+    use super::*;
+
+    #[test]
+    fn one_org_cannot_take_the_streams_of_all_others() {
+        let seats = Arc::new(Seats::default());
+        let (one, other) = (OrgId::from_random([1; 16]), OrgId::from_random([2; 16]));
+        let take = |org: OrgId, number: usize| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            seats.take(org, Credential::Key(org, KeyId::from_random(id)))
+        };
+
+        let all: Vec<Seat> =
+            (0..STREAMS_BY_ORG_MAX).map(|number| take(one, number).unwrap()).collect();
+
+        let refused = take(one, STREAMS_BY_ORG_MAX).unwrap_err();
+        assert!(matches!(refused, ApiError::TooManyAtOnce { what: "streams of one org", .. }));
+        let others = STREAMS_MAX - STREAMS_BY_ORG_MAX;
+        let others: Vec<Seat> = (0..others).map(|number| take(other, number).unwrap()).collect();
+        assert!(matches!(take(other, others.len()).unwrap_err(), ApiError::Unavailable { .. }));
+        drop((all, others));
+        let taken = seats.lock();
+        assert_eq!((taken.all, taken.by_org.len(), taken.by_credential.len()), (0, 0, 0));
     }
 }
