@@ -20,7 +20,7 @@ use super::once::{Asked, IDEMPOTENCY_KEY, Instead, Told};
 use super::refusal::refused;
 use crate::app::App;
 use crate::domain::{
-    Actor, Agent, Change, Command, Label, Order, Pair, Secret, State as Orgs, TextError,
+    Actor, Agent, Change, Command, Label, Order, Pair, Secret, State as Orgs, TextError, acts,
 };
 use crate::http::json::StrictJson;
 use crate::http::limit::{Caller, Tier};
@@ -257,9 +257,9 @@ fn check_text(text: &str, pointer: String, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Cuts a word on what went wrong to a length that can be kept, without control characters.
+/// Cuts a word on what went wrong to a length that can be kept, without what acts where it is shown.
 fn clipped(detail: &str) -> String {
-    detail.chars().filter(|c| !c.is_control()).take(DETAIL_CHARS_MAX).collect()
+    detail.chars().filter(|c| !acts(*c)).take(DETAIL_CHARS_MAX).collect()
 }
 
 fn groups(state: &Orgs, agent: &Agent) -> Vec<AgentGroup> {

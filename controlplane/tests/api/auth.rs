@@ -344,3 +344,28 @@ async fn what_belongs_to_another_org_is_as_unknown_as_what_never_was() {
     assert_eq!(world.engine.state().group(their_group).unwrap().members.len(), 1);
     assert!(world.engine.state().pair(their_pair.id).unwrap().is_live());
 }
+
+#[tokio::test]
+async fn a_flood_of_wrong_secrets_writes_nothing_and_keeps_no_valid_one_waiting() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let pair = world.pair(org, 3_600).await;
+    let groups = [world.group(org).await, world.group(org).await];
+    let mut refused = BTreeSet::new();
+
+    for number in 0..5_000_u16 {
+        let [high, low] = number.to_be_bytes();
+        let guesser = world.at(&format!("203.0.{high}.{low}"));
+        let wrong = world.engine.chance().token(TokenKind::Bookmark);
+        let path = format!("/b/{}", wrong.expose());
+        refused.insert(guesser.send(Method::POST, &path).await.status().as_u16());
+    }
+
+    let after = world.group(org).await;
+    let revision = |group| world.engine.state().group(group).unwrap().revision.0;
+    let usual = revision(groups[1]) - revision(groups[0]);
+    assert_eq!(revision(after) - revision(groups[1]), usual, "none of them reached the store");
+    assert!(refused.is_subset(&BTreeSet::from([404, 429])), "{refused:?}");
+    let report = world.report(&pair, OFFICE).await;
+    assert_eq!(report["data"]["moved"], true);
+}

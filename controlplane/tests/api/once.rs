@@ -113,7 +113,7 @@ async fn of_requests_at_once_one_is_carried_out() {
     let key = world.key(org).await;
     let caller = world.holder(&key, OFFICE);
     let body = json!({ "name": "ops-vps-1" });
-    let all = (0..200).map(|_| named(&caller, "one", "/api/v1/pairs", &body));
+    let all = (0..1_000).map(|_| named(&caller, "one", "/api/v1/pairs", &body));
 
     let answers = futures_util::future::join_all(all).await;
 
@@ -131,6 +131,24 @@ async fn of_requests_at_once_one_is_carried_out() {
     }
     assert_eq!(made.len(), 1);
     assert_eq!(world.engine.state().org(org).unwrap().pairs_live, 1);
+}
+
+#[tokio::test]
+async fn of_100_enrolments_with_one_token_at_once_one_gets_in() {
+    let world = World::with(generous());
+    let org = world.org("acme").await;
+    let group = world.group(org).await;
+    let invitation = world.invite(org, &[group]).await;
+    let caller = world.holder(&invitation, HOST);
+    let body = json!({ "host": "web-1", "version": "0.1.0" });
+    let all = (0..100).map(|_| caller.json(Method::POST, "/api/v1/agents/enroll", &body));
+
+    let answers = futures_util::future::join_all(all).await;
+
+    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status().as_u16()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[0], 201);
+    assert!(statuses[1..].iter().all(|status| *status == 401), "{statuses:?}");
 }
 
 #[tokio::test]
