@@ -18,5 +18,6 @@ mod objects;
 mod once;
 mod paths;
 mod people;
+mod previews;
 mod streams;
 mod world;
