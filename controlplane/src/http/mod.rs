@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod body;
 pub mod border;
+pub(crate) mod cookie;
 pub mod etag;
 pub(crate) mod host;
 pub mod json;

@@ -1,7 +1,6 @@
 //! The cookies: a login, a browser that is known, and what a form is bound to before a login.
 
-use axum::http::header::{COOKIE, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::app::App;
 use crate::domain::{LOGIN_LIFE, PasswordHash, Sealed};
+use crate::http::cookie::{add, read};
 use crate::seal::Place;
 
 /// The browser takes a cookie of such a name from this very host only, over TLS, for all paths.
@@ -22,20 +22,6 @@ const FORM: &str = "__Host-postern-form";
 
 /// How long a browser stays known.
 const KNOWN_SECS: u64 = 365 * 24 * 3_600;
-
-/// The cookie's value; none where it is not there or there is more than one.
-fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    let mut values = pairs.filter(|(found, _)| found.trim() == name).map(|(_, value)| value.trim());
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    Some(value)
-}
-
-fn write(response: &mut Response, text: String) {
-    let value = HeaderValue::try_from(text).expect("our cookies are plain text");
-    response.headers_mut().append(SET_COOKIE, value);
-}
 
 /// The secret of the login that the browser shows.
 pub(super) fn login(headers: &HeaderMap) -> Option<Token> {
@@ -52,12 +38,12 @@ pub(super) fn login_hash(headers: &HeaderMap) -> Option<TokenHash> {
 pub(super) fn set_login(response: &mut Response, token: &Token) {
     let (value, age) = (token.expose(), LOGIN_LIFE.as_secs());
     let attributes = "Path=/; Secure; HttpOnly; SameSite=Lax";
-    write(response, format!("{LOGIN}={value}; {attributes}; Max-Age={age}"));
+    add(response, format!("{LOGIN}={value}; {attributes}; Max-Age={age}"));
 }
 
 /// Takes the login from the browser.
 pub(super) fn clear_login(response: &mut Response) {
-    write(response, format!("{LOGIN}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
+    add(response, format!("{LOGIN}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"));
 }
 
 /// Says whether the user has signed in with this browser under the present password. What says so
@@ -71,7 +57,7 @@ pub(super) fn is_known(
 ) -> bool {
     let Some(password) = password else { return false };
     let value = read(headers, KNOWN).and_then(|value| URL_SAFE_NO_PAD.decode(value).ok());
-    let opened = value.map(|value| app.people().sealer.open(known_place(&user), &Sealed(value)));
+    let opened = value.map(|value| app.people().sealer().open(known_place(&user), &Sealed(value)));
     match opened {
         Some(Ok(text)) => text.expose_secret().ct_eq(&digest(password)).into(),
         Some(Err(_)) | None => false,
@@ -81,10 +67,10 @@ pub(super) fn is_known(
 /// Makes the browser known.
 pub(super) fn set_known(app: &App, response: &mut Response, user: UserId, password: &PasswordHash) {
     let chance = app.engine().chance();
-    let sealed = app.people().sealer.seal(known_place(&user), &digest(password), chance);
+    let sealed = app.people().sealer().seal(known_place(&user), &digest(password), chance);
     let value = URL_SAFE_NO_PAD.encode(sealed.0);
     let attributes = "Path=/; Secure; HttpOnly; SameSite=Strict";
-    write(response, format!("{KNOWN}={value}; {attributes}; Max-Age={KNOWN_SECS}"));
+    add(response, format!("{KNOWN}={value}; {attributes}; Max-Age={KNOWN_SECS}"));
 }
 
 fn known_place(user: &UserId) -> Place<'_> {
@@ -106,28 +92,5 @@ pub(super) fn new_form(app: &App) -> String {
 }
 
 pub(super) fn set_form(response: &mut Response, value: &str) {
-    write(response, format!("{FORM}={value}; Path=/; Secure; HttpOnly; SameSite=Strict"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cookie_is_read_only_where_there_is_one() {
-        let with = |lines: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(COOKIE, HeaderValue::from_static(line));
-            }
-            read(&headers, "__Host-postern").map(ToOwned::to_owned)
-        };
-
-        assert_eq!(with(&["a=b; __Host-postern=x; c=d"]), Some("x".to_owned()));
-        assert_eq!(with(&["a=b", "__Host-postern=x"]), Some("x".to_owned()));
-        assert_eq!(with(&["x__Host-postern=x; __host-postern=y"]), None);
-        assert_eq!(with(&["__Host-postern=x; __Host-postern=y"]), None, "whose is it?");
-        assert_eq!(with(&["__Host-postern=x", "__Host-postern=x"]), None);
-        assert_eq!(with(&[]), None);
-    }
+    add(response, format!("{FORM}={value}; Path=/; Secure; HttpOnly; SameSite=Strict"));
 }

@@ -66,6 +66,11 @@ impl People {
         People { sealer, hasher: Hasher::new(), outbox, errands }
     }
 
+    /// What seals cookies and secrets that must be read back.
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
     /// What sends mail, where anything does.
     pub(crate) fn outbox(&self) -> Option<&Outbox> {
         self.outbox.as_ref()
