@@ -21,7 +21,7 @@ use crate::api::once::Unanswered;
 use crate::api::stream::Seats;
 use crate::audit::Refusals;
 use crate::beacon::Confirmations;
-use crate::config::{PublicUrl, WebOrigin};
+use crate::config::{FamilyUrls, PublicUrl, WebOrigin};
 use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::http::border::{Border, finish};
@@ -36,6 +36,8 @@ use crate::{api, beacon, compat, health};
 pub struct Settings {
     /// Under which address clients reach the plane.
     pub public_url: PublicUrl,
+    /// The names that lead to it by one address family alone.
+    pub family_urls: FamilyUrls,
     /// How long a reported address counts, where nobody says.
     pub ttl: Ttl,
     /// Whether private addresses may be reported, and be members by the API: LANs and VPNs are

@@ -51,6 +51,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Under which address clients reach the plane.
     pub public_url: PublicUrl,
+    /// The names that lead to it by one address family alone.
+    pub family_urls: FamilyUrls,
     /// Where it listens; at least one.
     pub listen: Vec<Listen>,
     /// The proxies in front of it.
@@ -100,6 +102,16 @@ pub struct TlsFiles {
 pub struct PublicUrl {
     scheme: Scheme,
     authority: Authority,
+}
+
+/// Names of the plane that have addresses of one family only: through them the page of a bookmark
+/// reports both addresses of a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FamilyUrls {
+    /// The name that has IPv4 addresses only.
+    pub ipv4: Option<PublicUrl>,
+    /// The name that has IPv6 addresses only.
+    pub ipv6: Option<PublicUrl>,
 }
 
 /// Scheme, host and port of a web page, as browsers write it.
@@ -176,6 +188,10 @@ fn read(reader: &mut Reader<'_>, folder: &Path) -> Option<Config> {
     let data_dir = reader.optional("data_dir", path_from(folder));
     let data_dir = data_dir.unwrap_or_else(|| DATA_DIR.into());
     let public_url = reader.required("public_url", text::<PublicUrl>);
+    let family_urls = FamilyUrls {
+        ipv4: reader.optional("ipv4_url", text::<PublicUrl>),
+        ipv6: reader.optional("ipv6_url", text::<PublicUrl>),
+    };
     let mut has_proxies = false;
     let proxies = reader.optional_mapping("trusted_proxies", |proxies| {
         has_proxies = true;
@@ -211,6 +227,7 @@ fn read(reader: &mut Reader<'_>, folder: &Path) -> Option<Config> {
         cors_origins,
         mail: reader.optional_mapping("mail", |mail| read_mail(mail, folder)),
         public_url: public_url?,
+        family_urls,
         data_dir,
         listen,
         proxies,
@@ -403,11 +420,7 @@ impl FromStr for WebOrigin {
                 "is `{text}`; write each page's scheme, host and port, such as https://example.org"
             )
         })?;
-        // Browsers write lower case, no port that is the scheme's own, and no slash at the end.
-        let own = if url.scheme == Scheme::HTTPS { ":443" } else { ":80" };
-        let written = url.to_string().to_lowercase();
-        let written = written.strip_suffix(own).unwrap_or(&written);
-        Ok(WebOrigin(written.to_owned()))
+        Ok(url.origin())
     }
 }
 
@@ -417,10 +430,30 @@ impl PublicUrl {
         self.authority.host().trim_matches(['[', ']'])
     }
 
+    /// The same as browsers name the origin of a page: in lower case, without a port that is the
+    /// scheme's own, and without a slash at the end.
+    pub fn origin(&self) -> WebOrigin {
+        let own = if self.scheme == Scheme::HTTPS { ":443" } else { ":80" };
+        let written = self.to_string().to_lowercase();
+        WebOrigin(written.strip_suffix(own).unwrap_or(&written).to_owned())
+    }
+
     /// The port, also where it is the scheme's own.
     pub fn port(&self) -> u16 {
         let own = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
         self.authority.port_u16().unwrap_or(own)
+    }
+}
+
+impl FamilyUrls {
+    /// Where the address of the family that `address` is not of can be seen.
+    pub fn other_than(&self, address: IpAddr) -> Option<&PublicUrl> {
+        if address.is_ipv4() { self.ipv6.as_ref() } else { self.ipv4.as_ref() }
+    }
+
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.ipv4.is_some() || self.ipv6.is_some()
     }
 }
 

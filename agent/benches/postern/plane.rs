@@ -11,6 +11,7 @@ use axum::routing::post;
 use postern_controlplane::app::{self, App, Settings};
 use postern_controlplane::chance::OsChance;
 use postern_controlplane::clock::SteadyClock;
+use postern_controlplane::config::FamilyUrls;
 use postern_controlplane::data_dir::SealingKey;
 use postern_controlplane::domain::{
     Actor, Command, Group, GroupEdit, Key, Member, MemberKind, Order, Org, Origin, Pair, Role, User,
@@ -56,6 +57,7 @@ impl Plane {
             engine.clone(),
             Settings {
                 public_url: "http://127.0.0.1".parse().map_err(anyhow::Error::msg)?,
+                family_urls: FamilyUrls::default(),
                 ttl: Ttl::DEFAULT,
                 allow_private: true,
                 proxies: proxies.clone(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use postern_controlplane::app::{App, Settings, router};
 use postern_controlplane::chance::OsChance;
 use postern_controlplane::clock::{Clock, SteadyClock};
+use postern_controlplane::config::FamilyUrls;
 use postern_controlplane::data_dir::SealingKey;
 use postern_controlplane::domain::{
     Actor, AgentReport, Command, Enrolment, Group, Member, MemberKind, Order, Org, Pair, Role, User,
@@ -269,6 +270,7 @@ fn settings() -> Settings {
     let plenty = Budget::per_minute(std::num::NonZeroU32::new(1_000_000).unwrap());
     Settings {
         public_url: PLANE_URL.parse().unwrap(),
+        family_urls: FamilyUrls::default(),
         ttl: Ttl::DEFAULT,
         allow_private: true,
         proxies: TrustedProxies::NONE,

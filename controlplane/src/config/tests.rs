@@ -3,6 +3,8 @@ use super::*;
 const WHOLE: &str = "\
 data_dir: state
 public_url: https://plane.example.org:8443/
+ipv4_url: https://IPv4.plane.example.org:443
+ipv6_url: https://ipv6.plane.example.org:8443
 listen:
   - address: '[::]:8443'
     tls:
@@ -51,6 +53,10 @@ fn every_key_is_read() {
 
     assert_eq!(config.data_dir, Path::new("/etc/postern/state"));
     assert_eq!(config.public_url.to_string(), "https://plane.example.org:8443");
+    let other = |address: &str| config.family_urls.other_than(address.parse().unwrap());
+    let origin = |address: &str| other(address).unwrap().origin().as_str().to_owned();
+    assert_eq!(origin("2001:db8::7"), "https://ipv4.plane.example.org");
+    assert_eq!(origin("192.0.2.7"), "https://ipv6.plane.example.org:8443");
     let tls = config.listen[0].tls.as_ref().unwrap();
     assert_eq!(tls.certificate, Path::new("/etc/postern/cert.pem"));
     assert_eq!(tls.key, Path::new("/etc/postern/tls/key.pem"));

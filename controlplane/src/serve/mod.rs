@@ -277,6 +277,7 @@ impl Daemon {
         let json = self.config.log.json;
         let in_force = Config {
             public_url: new.public_url.clone(),
+            family_urls: new.family_urls.clone(),
             ttl: new.ttl,
             allow_private: new.allow_private,
             rates: new.rates,
@@ -316,6 +317,7 @@ impl Daemon {
 fn settings(config: &Config) -> Settings {
     Settings {
         public_url: config.public_url.clone(),
+        family_urls: config.family_urls.clone(),
         ttl: config.ttl,
         allow_private: config.allow_private,
         proxies: config.proxies.clone(),

@@ -12,6 +12,7 @@ use axum::http::Request;
 use postern_controlplane::app::{App, Settings, router};
 use postern_controlplane::chance::{Chance, SeededChance};
 use postern_controlplane::clock::{Clock, ManualClock};
+use postern_controlplane::config::FamilyUrls;
 use postern_controlplane::data_dir::SealingKey;
 use postern_controlplane::domain::{
     Actor, Command, Enrolment, Group, Key, Member, MemberKind, Order, Org, Origin, Pair, Role, User,
@@ -105,6 +106,7 @@ pub(crate) fn start_time() -> Timestamp {
 pub(crate) fn settings() -> Settings {
     Settings {
         public_url: "https://plane.example".parse().unwrap(),
+        family_urls: FamilyUrls::default(),
         ttl: Ttl::DEFAULT,
         allow_private: true,
         proxies: TrustedProxies {
