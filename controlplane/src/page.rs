@@ -1,4 +1,4 @@
-//! What all pages share: one style, no script, nothing from elsewhere.
+//! What all pages share: one style, nothing from elsewhere, and script on none but the bookmark's.
 
 use std::sync::LazyLock;
 
@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
+use crate::config::WebOrigin;
 use crate::http::ApiError;
 use crate::http::problem::PendingProblem;
 
@@ -18,14 +19,14 @@ pub(crate) const STYLE: &str = include_str!("../templates/page.css");
 
 /// What a page may do: carry its own style and send its forms back to where it came from. The
 /// hash names that one style, so that not even text that got past the escaping could add another.
-static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let hash = STANDARD.encode(Sha256::digest(STYLE));
-    let policy = format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; form-action 'self'; base-uri 'none'; \
-         frame-ancestors 'none'"
-    );
-    HeaderValue::try_from(policy).expect("the policy is plain text")
-});
+static POLICY: LazyLock<HeaderValue> =
+    LazyLock::new(|| HeaderValue::try_from(policy()).expect("the policy is plain text"));
+
+/// A script that a page carries, and with whom it may speak beside us.
+pub(crate) struct Script<'a> {
+    pub(crate) text: &'static str,
+    pub(crate) peer: Option<&'a WebOrigin>,
+}
 
 /// Answers with a page.
 pub(crate) fn show(status: StatusCode, page: &impl Template) -> Response {
@@ -40,6 +41,17 @@ pub(crate) fn show(status: StatusCode, page: &impl Template) -> Response {
     (status, headers, body).into_response()
 }
 
+/// Answers with a page that carries one script.
+pub(crate) fn show_with(script: &Script<'_>, status: StatusCode, page: &impl Template) -> Response {
+    let mut response = show(status, page);
+    let hash = STANDARD.encode(Sha256::digest(script.text));
+    let peer = script.peer.map(|peer| format!(" {}", peer.as_str())).unwrap_or_default();
+    let policy = format!("{}; script-src 'sha256-{hash}'; connect-src 'self'{peer}", policy());
+    let policy = HeaderValue::try_from(policy).expect("hashes and origins are plain text");
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
 /// Answers an error with a page in place of a problem; the header fields of the error stay.
 pub(crate) fn show_error(error: ApiError, page: &impl Template) -> Response {
     let (parts, body) = show(error.status(), page).into_parts();
@@ -48,4 +60,12 @@ pub(crate) fn show_error(error: ApiError, page: &impl Template) -> Response {
     response.headers_mut().extend(parts.headers);
     *response.body_mut() = body;
     response
+}
+
+fn policy() -> String {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'"
+    )
 }

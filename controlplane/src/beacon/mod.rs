@@ -3,15 +3,19 @@
 //! GET shows a page and changes nothing; POST reports. The address is always the caller's own.
 
 mod confirmation;
+mod device;
 mod page;
 mod report;
 mod request;
+mod status;
 
 use std::net::IpAddr;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, REFERRER_POLICY};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, ORIGIN, REFERRER_POLICY, VARY,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -26,6 +30,7 @@ use crate::http::{Answer, ApiError};
 use crate::server::{ClientAddress, Peer};
 
 pub(crate) use self::confirmation::Confirmations;
+use self::device::Device;
 pub(crate) use self::report::report;
 pub(crate) use self::request::{is_prefetch, wants_page};
 
@@ -38,7 +43,9 @@ pub(crate) struct Bookmark {
 
 /// The routes of bookmarks.
 pub(crate) fn routes() -> Router<App> {
-    Router::new().route("/b/{bookmark}", get(show).post(accept).options(methods))
+    Router::new()
+        .route("/b/{bookmark}", get(show).post(accept).options(methods))
+        .route("/b/{bookmark}/state", get(watch))
 }
 
 async fn show(
@@ -52,9 +59,31 @@ async fn show(
     }
     guarded(match find_bookmark(&app, &bookmark, address) {
         Ok(bookmark) => {
-            page::bookmark(&app, bookmark.pair, address, request.extensions().get::<Peer>())
+            let is_remembered = device::is_remembered(&app, request.headers(), &bookmark);
+            let peer = request.extensions().get::<Peer>();
+            page::bookmark(&app, bookmark.pair, address, peer, is_remembered)
         }
         Err(error) => refused(error, wants_page(request.headers())),
+    })
+}
+
+/// Tells the page how far its report got; nothing is reported by asking.
+async fn watch(
+    State(app): State<App>,
+    Path(bookmark): Path<String>,
+    ClientAddress(address): ClientAddress,
+    request: Request,
+) -> Response {
+    if is_prefetch(request.headers()) {
+        return guarded(StatusCode::NO_CONTENT);
+    }
+    let status = async {
+        let bookmark = find_bookmark(&app, &bookmark, address)?;
+        status::status(&app, &bookmark, address).await
+    };
+    guarded(match status.await {
+        Ok(status) => Answer::ok(&status).into_response(),
+        Err(error) => error.into_response(),
     })
 }
 
@@ -68,10 +97,16 @@ async fn accept(
         return guarded(StatusCode::NO_CONTENT);
     }
     let is_page = wants_page(request.headers());
-    guarded(match answer(&app, &bookmark, address, request, is_page).await {
+    let reader = family_reader(&app, request.headers());
+    let mut response = guarded(match answer(&app, &bookmark, address, request, is_page).await {
         Ok(response) => response,
         Err(error) => refused(error, is_page),
-    })
+    });
+    if let Some(origin) = reader {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+    }
+    response
 }
 
 async fn methods() -> Response {
@@ -80,22 +115,32 @@ async fn methods() -> Response {
 
 async fn answer(
     app: &App,
-    bookmark: &str,
+    text: &str,
     address: IpAddr,
     request: Request,
     is_page: bool,
 ) -> Result<Response, ApiError> {
-    let bookmark = find_bookmark(app, bookmark, address)?;
+    let bookmark = find_bookmark(app, text, address)?;
+    let was_remembered = device::is_remembered(app, request.headers(), &bookmark);
+    let is_from_page = request::is_from_page(request.headers());
     let preferred = prefer::wait(request.headers());
     let mut drain = request.extensions().get().cloned();
     let said = request::read(request).await?;
+
+    let is_remembered = match said.device {
+        None => was_remembered,
+        Some(_) if !is_from_page => return Err(ApiError::ForeignForm),
+        Some(Device::Itself) if !was_remembered => return Err(ApiError::ForeignForm),
+        Some(Device::Itself | Device::Remember) => true,
+        Some(Device::Forget) => false,
+    };
 
     let reported = report(app, &bookmark, address, said.visit).await?;
     let wait = preferred.or(said.wait);
     let confirmation = reported.confirmation(app, wait, drain.as_mut()).await;
 
     let mut response = if is_page {
-        page::reported(app, &reported, confirmation, address)
+        page::reported(app, &reported, confirmation, address, is_remembered)
     } else {
         Answer::ok(&reported.answer(confirmation)).into_response()
     };
@@ -103,7 +148,23 @@ async fn answer(
         let (name, value) = prefer::applied(wait);
         response.headers_mut().insert(name, value);
     }
+    let path = format!("/b/{text}");
+    match said.device {
+        Some(Device::Remember | Device::Itself) => {
+            device::remember(app, &mut response, &bookmark, &path);
+        }
+        Some(Device::Forget) => device::forget(&mut response, &path),
+        None => {}
+    }
     Ok(response)
+}
+
+/// The plane's own page, which may read what its report by the name of the other family led to.
+fn family_reader(app: &App, headers: &HeaderMap) -> Option<HeaderValue> {
+    let settings = app.settings();
+    let origin = headers.get(ORIGIN).filter(|_| settings.family_urls.any())?;
+    let is_ours = settings.public_url.origin().as_str().as_bytes() == origin.as_bytes();
+    is_ours.then(|| origin.clone())
 }
 
 /// Finds the pair of a bookmark. Who holds a mistyped one is told so: the checksum alone says it.

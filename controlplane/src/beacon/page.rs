@@ -1,4 +1,4 @@
-//! The pages that a bookmark shows: no script, nothing from elsewhere.
+//! The pages that a bookmark shows: nothing from elsewhere, and all of it works without script.
 
 use std::net::IpAddr;
 
@@ -11,13 +11,28 @@ use postern_shared::wire::v1::Confirmation;
 
 use crate::app::App;
 use crate::beacon::report::Reported;
+use crate::config::{PublicUrl, WebOrigin};
 use crate::domain::Label;
 use crate::http::ApiError;
-use crate::page::{STYLE, show, show_error};
+use crate::page::{STYLE, Script, show_error, show_with};
 use crate::server::Peer;
 
 /// How long the page's button waits for hosts to confirm, in seconds.
 const BUTTON_WAIT_SECS: u64 = 5;
+
+/// Shows at once what the hosts confirm, and reports from a device that is remembered.
+const SCRIPT: &str = include_str!("../../templates/bookmark.js");
+
+/// What both pages go on with.
+struct Form {
+    script: &'static str,
+    /// Where the address of the other family is seen, where that has a name.
+    other: Option<WebOrigin>,
+    is_remembered: bool,
+    /// Whether the address is on file already.
+    is_known: bool,
+    wait: u64,
+}
 
 #[derive(Template)]
 #[template(path = "bookmark.html")]
@@ -29,7 +44,7 @@ struct BookmarkPage<'a> {
     seen: String,
     /// Until when it is known already.
     known_until: Option<Timestamp>,
-    wait: u64,
+    form: Form,
 }
 
 #[derive(Template)]
@@ -40,7 +55,7 @@ struct ReportedPage<'a> {
     address: IpAddr,
     expires_at: Timestamp,
     confirmation: Confirmation,
-    wait: u64,
+    form: Form,
 }
 
 #[derive(Template)]
@@ -51,7 +66,13 @@ struct RefusedPage<'a> {
 }
 
 /// Shows the caller's address and a button that reports it.
-pub(super) fn bookmark(app: &App, pair: PairId, address: IpAddr, peer: Option<&Peer>) -> Response {
+pub(super) fn bookmark(
+    app: &App,
+    pair: PairId,
+    address: IpAddr,
+    peer: Option<&Peer>,
+    is_remembered: bool,
+) -> Response {
     let (name, known_until) = {
         let (now, state) = (app.engine().now(), app.engine().state());
         let Some(row) = state.pair(pair).filter(|row| row.is_live()) else {
@@ -66,9 +87,9 @@ pub(super) fn bookmark(app: &App, pair: PairId, address: IpAddr, peer: Option<&P
         address,
         seen: seen_by(app, address, peer),
         known_until,
-        wait: BUTTON_WAIT_SECS,
+        form: form(app, address, is_remembered, known_until.is_some()),
     };
-    show(StatusCode::OK, &page)
+    show_with(&script(&page.form), StatusCode::OK, &page)
 }
 
 /// Shows what a report led to.
@@ -77,6 +98,7 @@ pub(super) fn reported(
     reported: &Reported,
     confirmation: Confirmation,
     address: IpAddr,
+    is_remembered: bool,
 ) -> Response {
     let name = app.engine().state().pair(reported.pair).map(|row| row.record.name.clone());
     let page = ReportedPage {
@@ -85,15 +107,24 @@ pub(super) fn reported(
         address,
         expires_at: reported.expires_at,
         confirmation,
-        wait: BUTTON_WAIT_SECS,
+        form: form(app, address, is_remembered, true),
     };
-    show(StatusCode::OK, &page)
+    show_with(&script(&page.form), StatusCode::OK, &page)
 }
 
 /// Shows why nothing was done; the header fields of the error stay.
 pub(super) fn refused(error: ApiError) -> Response {
     let page = RefusedPage { style: STYLE, detail: error.to_string() };
     show_error(error, &page)
+}
+
+fn form(app: &App, address: IpAddr, is_remembered: bool, is_known: bool) -> Form {
+    let other = app.settings().family_urls.other_than(address).map(PublicUrl::origin);
+    Form { script: SCRIPT, other, is_remembered, is_known, wait: BUTTON_WAIT_SECS }
+}
+
+fn script(form: &Form) -> Script<'_> {
+    Script { text: form.script, peer: form.other.as_ref() }
 }
 
 /// Says how the address was found out.

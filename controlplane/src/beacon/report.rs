@@ -119,6 +119,20 @@ impl Reported {
         }
     }
 
+    /// What the last report of `address` led to, where it has not expired.
+    pub(super) fn found(
+        app: &App,
+        bookmark: &Bookmark,
+        address: IpAddr,
+    ) -> Result<Option<Reported>, ApiError> {
+        let (now, state) = (app.engine().now(), app.engine().state());
+        let row = state.pair(bookmark.pair).filter(|row| row.is_live());
+        let row = row.ok_or(ApiError::NotFound)?;
+        let report = row.report.filter(|report| report.reported_at(address).is_some());
+        let found = report.map(|report| Reported::new(app, &state, row, &report, (address, false)));
+        Ok(found.filter(|found| now < found.expires_at))
+    }
+
     /// The answer for programs.
     pub(crate) fn answer(&self, confirmation: Confirmation) -> BeaconAnswer {
         BeaconAnswer {

@@ -8,6 +8,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use http_body::Body as _;
 use postern_shared::wire::v1::BeaconRequest;
 
+use super::device::Device;
 use crate::api::prefer;
 use crate::http::{ApiError, body, json};
 
@@ -21,6 +22,8 @@ pub(super) struct Said {
     pub(super) visit: Option<u64>,
     /// How long to wait for hosts to confirm; only a form says it here.
     pub(super) wait: Option<Duration>,
+    /// What it says of the device; only the page's form does.
+    pub(super) device: Option<Device>,
 }
 
 /// Reads the body of a report: nothing, a [`BeaconRequest`] as JSON, or a form with its fields
@@ -39,7 +42,7 @@ pub(super) async fn read(request: Request) -> Result<Said, ApiError> {
     if media_type.eq_ignore_ascii_case("application/json") {
         let BeaconRequest { visit } = json::parse(&bytes)?;
         let visit = visit.as_deref().map(|visit| read_visit(visit, "/visit")).transpose()?;
-        return Ok(Said { visit, wait: None });
+        return Ok(Said { visit, ..Said::default() });
     }
     if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return read_form(&bytes);
@@ -58,16 +61,26 @@ fn read_form(bytes: &[u8]) -> Result<Said, ApiError> {
                 let wait = wait.ok_or_else(|| ApiError::field("/wait", "write whole seconds"))?;
                 said.wait = Some(wait);
             }
-            "visit" | "wait" => {
+            "device" if said.device.is_none() => {
+                let device = Device::parse(&value);
+                let words = || ApiError::field("/device", "write remember, itself or forget");
+                said.device = Some(device.ok_or_else(words)?);
+            }
+            "visit" | "wait" | "device" => {
                 return Err(ApiError::field(format!("/{name}"), "is there twice"));
             }
             _ => {
-                let detail = "the form has the fields `visit` and `wait` only".to_owned();
+                let detail = "the form has the fields `visit`, `wait` and `device` only".to_owned();
                 return Err(ApiError::BadRequest { detail });
             }
         }
     }
     Ok(said)
+}
+
+/// Says whether a browser tells that our own page has sent the request, and not one of others.
+pub(super) fn is_from_page(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin")
 }
 
 /// Visits are written as 16 hexadecimal digits.
@@ -130,7 +143,9 @@ mod tests {
     async fn nothing_json_and_forms_are_read() {
         const FORM: &str = "application/x-www-form-urlencoded";
         const JSON: &str = "application/json; charset=utf-8";
-        let visit = |visit, wait| Ok(Said { visit, wait: Option::map(wait, Duration::from_secs) });
+        let visit = |visit, wait| {
+            Ok(Said { visit, wait: Option::map(wait, Duration::from_secs), device: None })
+        };
 
         for (media_type, body, expected) in [
             ("text/plain", "", visit(None, None)),
@@ -142,6 +157,9 @@ mod tests {
             (JSON, r#"{"visit":"ff"}"#, Err("invalid")),
             (JSON, r#"{"address":"203.0.113.7"}"#, Err("invalid")),
             (JSON, "wait=5", Err("bad_request")),
+            (FORM, "device=itself", Ok(Said { device: Some(Device::Itself), ..Said::default() })),
+            (FORM, "device=mine", Err("invalid")),
+            (FORM, "device=forget&device=forget", Err("invalid")),
             (FORM, "wait=soon", Err("invalid")),
             (FORM, "wait=1&wait=2", Err("invalid")),
             (FORM, "address=203.0.113.7", Err("bad_request")),

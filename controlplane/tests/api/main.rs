@@ -9,6 +9,7 @@ mod bookmark;
 mod browser;
 mod canary;
 mod compat;
+mod device;
 mod document;
 mod forms;
 mod held;
