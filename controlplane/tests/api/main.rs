@@ -8,6 +8,7 @@ mod auth;
 mod bookmark;
 mod browser;
 mod canary;
+mod chromium;
 mod compat;
 mod device;
 mod document;
