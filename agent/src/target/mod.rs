@@ -12,6 +12,7 @@ use postern_shared::ids::GroupId;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
+pub mod marked;
 pub mod nft;
 
 /// A firewall that is kept equal to one or more groups.
