@@ -12,6 +12,8 @@ use postern_shared::ids::GroupId;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod marked;
 pub mod nft;
 

@@ -1,0 +1,180 @@
+//! Single things that go wrong, each for itself.
+
+use std::time::Duration;
+
+use postern_agent::target::TargetError;
+use postern_agent::target::aws::{
+    AwsAccess, Ec2, PrefixLists, PrefixListsConfig, SecurityGroup, SecurityGroupConfig,
+};
+use postern_agent::target::marked::{Edits, Provider as _};
+use postern_agent::target::nft::{Ports, Protocol};
+use postern_shared::allowlist::Allowlist;
+use postern_shared::network::{Family, Network};
+
+use crate::fake::{FakeEc2, List, Temper};
+use crate::scene::{self, Clock, GROUP, OWNER, Provider, V4_LIST};
+use crate::transport::{self, Hostility};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn furnished(temper: Temper) -> FakeEc2 {
+    let fake = FakeEc2::new(1, temper);
+    scene::furnish(&fake);
+    fake
+}
+
+fn client(fake: &FakeEc2) -> Ec2 {
+    transport::client(fake, 1, Hostility::NONE, AwsAccess::CALLS_PER_MINUTE).0
+}
+
+fn put(networks: impl IntoIterator<Item = Network>) -> Edits {
+    let put = networks.into_iter().map(|network| (network, format!("postern {OWNER} ")));
+    Edits { put: put.collect(), ..Edits::default() }
+}
+
+fn hosts(count: u8) -> impl Iterator<Item = Network> {
+    (0..count).map(|last| Network::host([198, 51, 100, last].into()))
+}
+
+fn lists(fake: &FakeEc2, v4: &str, grow_to: Option<usize>) -> PrefixLists {
+    let config = PrefixListsConfig { v4: Some(v4.to_owned()), v6: None, grow_to };
+    PrefixLists::new(client(fake), config, OWNER)
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_credentials_are_called_so() {
+    for kind in Provider::ALL {
+        let fake = furnished(Temper::default());
+        fake.state().is_expired = true;
+        let clock = Clock::start();
+
+        let refused = scene::start(kind, client(&fake)).pass(&Allowlist::new(), clock).await;
+
+        let error = refused.unwrap_err();
+        assert!(matches!(error, TargetError::Unreachable { .. }), "{error:?}");
+        assert!(error.to_string().contains("credentials for AWS are expired"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_throttled_waits_and_comes_through() {
+    let fake = furnished(Temper { bucket: (1.0, 0.2), ..Temper::default() });
+    let clock = Clock::start();
+    let mut target = scene::start(Provider::SecurityGroup, client(&fake));
+    let wanted = scene::list(clock, &["198.51.100.7/32"], HOUR);
+
+    while let Err(error) = target.pass(&wanted, clock).await {
+        let TargetError::Throttled { wait } = error else { panic!("{error}") };
+        tokio::time::sleep(wait).await;
+    }
+
+    assert_eq!(scene::ours(Provider::SecurityGroup, &fake).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_somebody_else_edits_is_read_again() {
+    let fake = furnished(Temper::default());
+    let mut target = lists(&fake, V4_LIST, None);
+    target.read().await.unwrap();
+    let theirs: Network = "203.0.113.1/32".parse().unwrap();
+    scene::meddle(Provider::PrefixList, &fake, theirs, "office");
+
+    let refused = target.write(&put(hosts(1))).await;
+    target.read().await.unwrap();
+    target.write(&put(hosts(1))).await.unwrap();
+
+    assert!(matches!(refused, Err(TargetError::Changed)), "{refused:?}");
+    let entries: Vec<Network> = fake.state().lists[V4_LIST].entries().keys().copied().collect();
+    assert_eq!(entries, hosts(1).chain([theirs]).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_grows_only_where_that_is_allowed_and_no_more_than_that() {
+    let fake = furnished(Temper::default());
+    let small = "pl-0000000000000005a";
+    fake.state().lists.insert(small.to_owned(), List::new(Family::V4, 3));
+    let (mut fixed, mut growing) = (lists(&fake, small, None), lists(&fake, small, Some(12)));
+    fixed.read().await.unwrap();
+
+    let said = fixed.preview(&put(hosts(4)));
+    let refused = fixed.write(&put(hosts(4))).await;
+    let untouched = fake.state().lists[small].versions.len();
+    growing.read().await.unwrap();
+    growing.write(&put(hosts(4))).await.unwrap();
+    let grown = fake.state().lists[small].entries_max;
+    growing.read().await.unwrap();
+    let beyond = growing.write(&put(hosts(13))).await;
+
+    assert!(said.contains("entries now 0; then 4; limit 3"), "{said}");
+    assert!(matches!(refused, Err(TargetError::Full { wanted: 4, capacity: 3 })), "{refused:?}");
+    assert_eq!((untouched, grown), (1, 10));
+    assert!(matches!(beyond, Err(TargetError::Full { wanted: 13, capacity: 10 })), "{beyond:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_the_other_family_is_refused() {
+    let fake = furnished(Temper::default());
+    let mut target = lists(&fake, scene::V6_LIST, None);
+
+    let refused = target.read().await.unwrap_err();
+
+    assert!(refused.to_string().contains("other family"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_rule_is_refused_for_holds_up_no_other() {
+    let fake = furnished(Temper { behind_max: Duration::from_secs(10), ..Temper::default() });
+    let ports = vec![Ports { protocol: Protocol::Tcp, first: 22, last: 22 }];
+    let config = SecurityGroupConfig { group: GROUP.to_owned(), ports, rules_max: 60 };
+    let mut target = SecurityGroup::new(client(&fake), config, OWNER);
+    target.read().await.unwrap();
+    for network in hosts(3) {
+        scene::meddle(Provider::SecurityGroup, &fake, network, "office");
+    }
+
+    target.write(&put(hosts(30))).await.unwrap();
+
+    let rules = fake.state().groups[GROUP].rules.clone();
+    assert_eq!(rules.len(), 30);
+    assert_eq!(rules.values().filter(|rule| rule.description == "office").count(), 3);
+    assert!(fake.take_calls()["AuthorizeSecurityGroupIngress"] <= 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_agent_sweeps_what_is_overdue_and_keeps_what_is_not() {
+    for kind in Provider::ALL {
+        let fake = furnished(Temper::default());
+        let clock = Clock::start();
+        let (soon, late) = (["198.51.100.1/32"], ["198.51.100.2/32"]);
+        let mut wanted = scene::list(clock, &soon, Duration::from_secs(90));
+        wanted.set(
+            late[0].parse().unwrap(),
+            scene::list(clock, &late, HOUR).iter().next().unwrap().1,
+        );
+        scene::start(kind, client(&fake)).pass(&wanted, clock).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+
+        // It has no list, and so no plans.
+        scene::start(kind, client(&fake)).sweep(clock).await.unwrap();
+
+        let left: Vec<Network> = scene::ours(kind, &fake).into_keys().collect();
+        assert_eq!(left, [late[0].parse().unwrap()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_takes_ours_and_nothing_else() {
+    for kind in Provider::ALL {
+        let fake = furnished(Temper::default());
+        let clock = Clock::start();
+        scene::meddle(kind, &fake, "203.0.113.1/32".parse().unwrap(), "office");
+        let mut target = scene::start(kind, client(&fake));
+        let wanted = scene::list(clock, &["198.51.100.1/32", "2001:db8::/64"], HOUR);
+        target.pass(&wanted, clock).await.unwrap();
+
+        target.flush().await.unwrap();
+
+        assert!(scene::ours(kind, &fake).is_empty());
+        assert_eq!(scene::foreign(kind, &fake).len(), 1);
+    }
+}

@@ -1,0 +1,14 @@
+//! The targets in AWS, against a fake EC2 of ours and against moto's.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod calls;
+mod chance;
+mod fake;
+mod faults;
+mod happy;
+mod moto;
+mod policy;
+mod scene;
+mod seeds;
+mod transport;

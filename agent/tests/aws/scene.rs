@@ -1,0 +1,244 @@
+//! The two targets as tests use them, alike where they are alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use postern_agent::target::aws::{
+    AwsAccess, Ec2, PrefixLists, PrefixListsConfig, SecurityGroup, SecurityGroupConfig,
+};
+use postern_agent::target::marked::{Mark, Marked};
+use postern_agent::target::nft::{Ports, Protocol};
+use postern_agent::target::{Target, TargetError};
+use postern_shared::allowlist::Allowlist;
+use postern_shared::ids::GroupId;
+use postern_shared::network::{Family, Network};
+use postern_shared::plan::{Plan, Scope, plan};
+use postern_shared::time::{Expiry, Timestamp};
+use tokio::time::Instant;
+
+use crate::fake::{FakeEc2, List, Rule};
+use crate::transport::{self, Hostility};
+
+pub(crate) const GROUP: &str = "sg-0000000000000000a";
+pub(crate) const V4_LIST: &str = "pl-0000000000000004a";
+pub(crate) const V6_LIST: &str = "pl-0000000000000006a";
+pub(crate) const OWNER: &str = "edge";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Provider {
+    SecurityGroup,
+    PrefixList,
+}
+
+impl Provider {
+    pub(crate) const ALL: [Provider; 2] = [Provider::SecurityGroup, Provider::PrefixList];
+}
+
+/// Either target, behind one set of methods.
+pub(crate) enum Kept {
+    Group(Marked<SecurityGroup>),
+    Lists(Marked<PrefixLists>),
+}
+
+/// The one group that targets keep.
+pub(crate) fn group() -> GroupId {
+    GroupId::from_random([7; 16])
+}
+
+/// Our time, which follows tokio's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Timestamp {
+        Timestamp::from_unix_ms(1_800_000_000_000).unwrap().saturating_add(self.0.elapsed())
+    }
+}
+
+/// Puts a group and two lists into the fake.
+pub(crate) fn furnish(fake: &FakeEc2) {
+    let mut state = fake.state();
+    state.groups.insert(GROUP.to_owned(), Default::default());
+    state.lists.insert(V4_LIST.to_owned(), List::new(Family::V4, 60));
+    state.lists.insert(V6_LIST.to_owned(), List::new(Family::V6, 60));
+}
+
+/// Makes the target as a fresh process would.
+pub(crate) fn start(kind: Provider, ec2: Ec2) -> Kept {
+    let groups = BTreeSet::from([group()]);
+    match kind {
+        Provider::SecurityGroup => {
+            let ports = vec![Ports { protocol: Protocol::Tcp, first: 22, last: 22 }];
+            let config = SecurityGroupConfig { group: GROUP.to_owned(), ports, rules_max: 120 };
+            let provider = SecurityGroup::new(ec2, config, OWNER);
+            Kept::Group(Marked::new("edge", OWNER, groups, provider))
+        }
+        Provider::PrefixList => {
+            let (v4, v6) = (Some(V4_LIST.to_owned()), Some(V6_LIST.to_owned()));
+            let config = PrefixListsConfig { v4, v6, grow_to: None };
+            let provider = PrefixLists::new(ec2, config, OWNER);
+            Kept::Lists(Marked::new("edge", OWNER, groups, provider))
+        }
+    }
+}
+
+impl Kept {
+    /// One pass, as the agent makes it; answers how many entries it changed.
+    pub(crate) async fn pass(
+        &mut self,
+        wanted: &Allowlist,
+        clock: Clock,
+    ) -> Result<usize, TargetError> {
+        match self {
+            Kept::Group(target) => pass(target, wanted, clock).await,
+            Kept::Lists(target) => pass(target, wanted, clock).await,
+        }
+    }
+
+    /// What the agent does while a group has no list: nothing is planned, and yet applied.
+    pub(crate) async fn sweep(&mut self, clock: Clock) -> Result<(), TargetError> {
+        match self {
+            Kept::Group(target) => sweep(target, clock).await,
+            Kept::Lists(target) => sweep(target, clock).await,
+        }
+    }
+
+    pub(crate) async fn disturbed(&mut self) {
+        match self {
+            Kept::Group(target) => target.disturbed().await,
+            Kept::Lists(target) => target.disturbed().await,
+        }
+    }
+
+    pub(crate) async fn flush(&mut self) -> Result<(), TargetError> {
+        match self {
+            Kept::Group(target) => target.flush().await,
+            Kept::Lists(target) => target.flush().await,
+        }
+    }
+}
+
+async fn pass<T: Target>(
+    target: &mut T,
+    wanted: &Allowlist,
+    clock: Clock,
+) -> Result<usize, TargetError> {
+    target.refresh(clock.now()).await?;
+    let observed = &target.observed()[&group()];
+    let plan = plan(wanted, observed, Scope::All, Duration::from_millis(500), clock.now());
+    let steps = plan.len();
+    if steps != 0 || !target.is_settled() {
+        let plans: BTreeMap<GroupId, Plan> = BTreeMap::from([(group(), plan)]);
+        target.apply(&plans, clock.now()).await?;
+    }
+    Ok(steps)
+}
+
+async fn sweep<T: Target>(target: &mut T, clock: Clock) -> Result<(), TargetError> {
+    target.refresh(clock.now()).await?;
+    target.apply(&BTreeMap::new(), clock.now()).await
+}
+
+/// What is in force at the fake with our mark, and until when.
+pub(crate) fn ours(kind: Provider, fake: &FakeEc2) -> BTreeMap<Network, Expiry> {
+    entries(kind, fake)
+        .into_iter()
+        .filter_map(|(network, text)| Some((network, deadline(&text)?)))
+        .collect()
+}
+
+/// What is in force at the fake that is not ours.
+pub(crate) fn foreign(kind: Provider, fake: &FakeEc2) -> BTreeMap<Network, String> {
+    let mut entries = entries(kind, fake);
+    entries.retain(|_, text| deadline(text).is_none());
+    entries
+}
+
+fn entries(kind: Provider, fake: &FakeEc2) -> BTreeMap<Network, String> {
+    let state = fake.state();
+    match kind {
+        Provider::SecurityGroup => {
+            let rules = state.groups[GROUP].rules.values();
+            let shown = |rule: &Rule| match rule.tags.contains_key("postern:owner") {
+                true => rule.description.clone(),
+                false => format!("untagged {}", rule.description),
+            };
+            rules.map(|rule| (rule.network, shown(rule))).collect()
+        }
+        Provider::PrefixList => {
+            let lists = state.lists.values().flat_map(|list| list.entries());
+            lists.map(|(network, text)| (*network, text.clone())).collect()
+        }
+    }
+}
+
+fn deadline(text: &str) -> Option<Expiry> {
+    Mark::read(text, OWNER, &BTreeSet::from([group()]))?.0.get(&group()).copied()
+}
+
+/// Adds an entry as somebody else would.
+pub(crate) fn meddle(kind: Provider, fake: &FakeEc2, network: Network, text: &str) {
+    let mut state = fake.state();
+    match kind {
+        Provider::SecurityGroup => {
+            let (protocol, ports) = ("tcp".to_owned(), (22, 22));
+            let (description, tags) = (text.to_owned(), BTreeMap::new());
+            state.put_rule(GROUP, Rule { protocol, ports, network, description, tags });
+        }
+        Provider::PrefixList => {
+            let id = match network.family() {
+                Family::V4 => V4_LIST,
+                Family::V6 => V6_LIST,
+            };
+            let list = state.lists.get_mut(id).unwrap();
+            list.edit(|entries| drop(entries.insert(network, text.to_owned())));
+        }
+    }
+}
+
+/// Takes an entry away as somebody else would.
+pub(crate) fn take_away(kind: Provider, fake: &FakeEc2, network: Network) {
+    let mut state = fake.state();
+    match kind {
+        Provider::SecurityGroup => {
+            let rules = &state.groups[GROUP].rules;
+            let found = rules.iter().find(|(_, rule)| rule.network == network);
+            let id = found.map(|(id, _)| id.clone()).unwrap();
+            state.drop_rule(GROUP, &id);
+        }
+        Provider::PrefixList => {
+            for list in state.lists.values_mut() {
+                if list.entries().contains_key(&network) {
+                    list.edit(|entries| drop(entries.remove(&network)));
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn list(clock: Clock, networks: &[&str], ttl: Duration) -> Allowlist {
+    let expiry = Expiry::At(clock.now().saturating_add(ttl));
+    networks.iter().map(|network| (network.parse().unwrap(), expiry)).collect()
+}
+
+/// All that a target ever does: reads, counts lists that others refer to, adds, renews, takes away.
+pub(crate) async fn everything(kind: Provider, fake: &FakeEc2) -> Result<(), TargetError> {
+    furnish(fake);
+    let referring = ("sgr-list".to_owned(), V4_LIST.to_owned());
+    fake.state().groups.get_mut(GROUP).unwrap().lists.extend([referring]);
+    fake.state().temper.rules_max = 120;
+    let clock = Clock::start();
+    let (ec2, _) = transport::client(fake, 1, Hostility::NONE, AwsAccess::CALLS_PER_MINUTE);
+    let mut target = start(kind, ec2);
+
+    target.pass(&list(clock, &["198.51.100.7/32", "2001:db8::/64"], HOUR), clock).await?;
+    target.pass(&list(clock, &["198.51.100.7/32"], HOUR / 2), clock).await?;
+    target.pass(&Allowlist::new(), clock).await?;
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The way between the SDK and an endpoint, without a socket, so that time can be paused; hostile on
+//! demand.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_ec2::config::{BehaviorVersion, Builder, Credentials, Region, SharedHttpClient};
+use aws_smithy_async::time::TimeSource;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use postern_agent::target::aws::Ec2;
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+use crate::fake::FakeEc2;
+
+/// Once in how many calls something goes wrong; never where it is 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hostility {
+    pub(crate) once_in: usize,
+}
+
+impl Hostility {
+    pub(crate) const NONE: Hostility = Hostility { once_in: 0 };
+}
+
+/// What may go wrong with a call.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Delay(Duration),
+    /// 503 in EC2's words, without having done anything.
+    Throttled,
+    /// 503 in a balancer's words, which are HTML.
+    Html,
+    /// 200 in the words of somebody who stands in between.
+    HtmlAsSuccess,
+    /// 500 before or after it was done.
+    Failed {
+        was_done: bool,
+    },
+    /// The connection ends before or after it was done.
+    Ended {
+        was_done: bool,
+    },
+    /// It was done, and half of the answer arrives.
+    Cut,
+    /// It was done, and no answer ever arrives.
+    Silence,
+}
+
+/// When calls were sent, whatever became of them.
+pub(crate) type Sent = Arc<Mutex<Vec<Instant>>>;
+
+/// A client for this endpoint, and what it sends.
+pub(crate) fn client(
+    fake: &FakeEc2,
+    seed: u64,
+    hostility: Hostility,
+    calls_per_minute: u16,
+) -> (Ec2, Sent) {
+    let sent = Sent::default();
+    let chance = Arc::new(Mutex::new(Chance::new(seed)));
+    let wire = Wire { fake: fake.clone(), chance, hostility, sent: Arc::clone(&sent) };
+    let config = config(SharedHttpConnector::new(wire));
+    (Ec2::over(config, calls_per_minute), sent)
+}
+
+fn config(connector: SharedHttpConnector) -> Builder {
+    Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(Credentials::new("fake", "fake", None, None, "fake"))
+        .time_source(PausedTime(Instant::now()))
+        .http_client(wire(connector))
+}
+
+fn wire(connector: SharedHttpConnector) -> SharedHttpClient {
+    http_client_fn(move |_, _| connector.clone())
+}
+
+/// The SDK's own throttle reads a clock: this one is the tests', the same on every run.
+#[derive(Debug)]
+struct PausedTime(Instant);
+
+impl TimeSource for PausedTime {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + self.0.elapsed()
+    }
+}
+
+#[derive(Clone)]
+struct Wire {
+    fake: FakeEc2,
+    chance: Arc<Mutex<Chance>>,
+    hostility: Hostility,
+    sent: Sent,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+impl HttpConnector for Wire {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let wire = self.clone();
+        HttpConnectorFuture::new(async move {
+            let body = request.body().bytes().unwrap_or_default().to_vec();
+            wire.pass(&body).await
+        })
+    }
+}
+
+impl Wire {
+    async fn pass(&self, body: &[u8]) -> Result<HttpResponse, ConnectorError> {
+        self.sent.lock().unwrap().push(Instant::now());
+        let fault = self.draw();
+        match fault {
+            None => Ok(response(self.fake.answer(body))),
+            Some(Fault::Delay(delay)) => {
+                tokio::time::sleep(delay).await;
+                Ok(response(self.fake.answer(body)))
+            }
+            Some(Fault::Throttled) => Ok(response((
+                503,
+                "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit \
+                 exceeded.</Message></Error></Errors><RequestID>r</RequestID></Response>"
+                    .to_owned(),
+            ))),
+            Some(Fault::Html) => Ok(response((503, "<html><body>503</body></html>".to_owned()))),
+            Some(Fault::HtmlAsSuccess) => {
+                Ok(response((200, "<!DOCTYPE html><html><body>Sign in".to_owned())))
+            }
+            Some(Fault::Failed { was_done }) => {
+                was_done.then(|| self.fake.answer(body));
+                Ok(response((
+                    500,
+                    "<Response><Errors><Error><Code>InternalError</Code><Message>An internal error \
+                     has occurred</Message></Error></Errors><RequestID>r</RequestID></Response>"
+                        .to_owned(),
+                )))
+            }
+            Some(Fault::Ended { was_done }) => {
+                was_done.then(|| self.fake.answer(body));
+                Err(ConnectorError::io("the connection ended".into()))
+            }
+            Some(Fault::Cut) => {
+                let (status, text) = self.fake.answer(body);
+                Ok(response((status, text[..text.len() / 2].to_owned())))
+            }
+            Some(Fault::Silence) => {
+                self.fake.answer(body);
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn draw(&self) -> Option<Fault> {
+        let mut chance = self.chance.lock().unwrap();
+        if self.hostility.once_in == 0 || !chance.once_in(self.hostility.once_in) {
+            return None;
+        }
+        Some(match chance.below(10) {
+            0 | 1 => Fault::Delay(chance.up_to(Duration::from_secs(5))),
+            2 => Fault::Throttled,
+            3 => Fault::Html,
+            4 => Fault::HtmlAsSuccess,
+            5 => Fault::Failed { was_done: chance.once_in(2) },
+            6 | 7 => Fault::Ended { was_done: chance.once_in(2) },
+            8 => Fault::Cut,
+            _ => Fault::Silence,
+        })
+    }
+}
+
+fn response((status, body): (u16, String)) -> HttpResponse {
+    HttpResponse::new(status.try_into().unwrap(), body.into())
+}
