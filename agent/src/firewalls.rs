@@ -6,8 +6,14 @@ use postern_shared::ids::GroupId;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
+#[cfg(feature = "aws")]
+use crate::config::Provided;
 use crate::config::{NftFamily, Nftables, TargetConfig, TargetKind};
 use crate::directory::Directory;
+#[cfg(feature = "aws")]
+use crate::target::aws::{Ec2, PrefixLists, SecurityGroup};
+#[cfg(feature = "aws")]
+use crate::target::marked::Marked;
 use crate::target::nft::{
     GateConfig, GateTarget, NftOptions, Service, SetsConfig, SetsTarget, TableFamily,
 };
@@ -36,6 +42,10 @@ pub(crate) struct HostFirewalls;
 pub(crate) enum HostTarget {
     Gate(GateTarget),
     Sets(SetsTarget),
+    #[cfg(feature = "aws")]
+    SecurityGroup(Marked<SecurityGroup>),
+    #[cfg(feature = "aws")]
+    PrefixLists(Marked<PrefixLists>),
 }
 
 impl Firewalls for HostFirewalls {
@@ -47,80 +57,116 @@ impl Firewalls for HostFirewalls {
         failsafe: &[postern_shared::network::Network],
         directory: &Directory,
     ) -> Result<HostTarget, String> {
-        let TargetKind::Nftables(nftables) = &config.kind;
-        match nftables {
-            Nftables::Gate { table, services, on_expiry, owner } => {
-                let mut resolved = Vec::new();
-                for service in services {
-                    let groups = directory.resolve_all(&service.groups)?.into_iter().collect();
-                    let (name, ports) = (service.name.clone(), service.ports.clone());
-                    resolved.push(Service { name, ports, groups });
-                }
-                let gate = GateConfig {
-                    table: table.clone(),
-                    services: resolved,
-                    failsafe: failsafe.to_vec(),
-                    on_expiry: *on_expiry,
-                    ownership: *owner,
-                };
-                GateTarget::new(&config.name, gate, NftOptions::default())
-                    .map(HostTarget::Gate)
-                    .map_err(|error| error.to_string())
-            }
-            Nftables::Sets { family, table, v4_set, v6_set, groups } => {
-                let sets = SetsConfig {
-                    family: match family {
-                        NftFamily::Inet => TableFamily::Inet,
-                        NftFamily::Ip => TableFamily::Ip,
-                        NftFamily::Ip6 => TableFamily::Ip6,
-                    },
-                    table: table.clone(),
-                    v4_set: v4_set.clone(),
-                    v6_set: v6_set.clone(),
-                    groups: directory.resolve_all(groups)?.into_iter().collect(),
-                };
-                SetsTarget::new(&config.name, sets, NftOptions::default())
-                    .map(HostTarget::Sets)
-                    .map_err(|error| error.to_string())
+        match &config.kind {
+            TargetKind::Nftables(nftables) => open_nftables(config, nftables, failsafe, directory),
+            TargetKind::AwsSecurityGroup(_) | TargetKind::AwsPrefixList(_) => {
+                open_aws(config, directory)
             }
         }
     }
 }
 
+fn open_nftables(
+    config: &TargetConfig,
+    nftables: &Nftables,
+    failsafe: &[postern_shared::network::Network],
+    directory: &Directory,
+) -> Result<HostTarget, String> {
+    match nftables {
+        Nftables::Gate { table, services, on_expiry, owner } => {
+            let mut resolved = Vec::new();
+            for service in services {
+                let groups = directory.resolve_all(&service.groups)?.into_iter().collect();
+                let (name, ports) = (service.name.clone(), service.ports.clone());
+                resolved.push(Service { name, ports, groups });
+            }
+            let gate = GateConfig {
+                table: table.clone(),
+                services: resolved,
+                failsafe: failsafe.to_vec(),
+                on_expiry: *on_expiry,
+                ownership: *owner,
+            };
+            GateTarget::new(&config.name, gate, NftOptions::default())
+                .map(HostTarget::Gate)
+                .map_err(|error| error.to_string())
+        }
+        Nftables::Sets { family, table, v4_set, v6_set, groups } => {
+            let sets = SetsConfig {
+                family: match family {
+                    NftFamily::Inet => TableFamily::Inet,
+                    NftFamily::Ip => TableFamily::Ip,
+                    NftFamily::Ip6 => TableFamily::Ip6,
+                },
+                table: table.clone(),
+                v4_set: v4_set.clone(),
+                v6_set: v6_set.clone(),
+                groups: directory.resolve_all(groups)?.into_iter().collect(),
+            };
+            SetsTarget::new(&config.name, sets, NftOptions::default())
+                .map(HostTarget::Sets)
+                .map_err(|error| error.to_string())
+        }
+    }
+}
+
+#[cfg(feature = "aws")]
+fn open_aws(config: &TargetConfig, directory: &Directory) -> Result<HostTarget, String> {
+    match &config.kind {
+        TargetKind::Nftables(_) => Err("it is not in AWS".to_owned()),
+        TargetKind::AwsSecurityGroup(Provided { access, what, owner, groups }) => {
+            let groups = directory.resolve_all(groups)?.into_iter().collect();
+            let provider = SecurityGroup::new(Ec2::new(access.clone()), what.clone(), owner);
+            let target = Marked::new(&config.name, owner, groups, provider);
+            Ok(HostTarget::SecurityGroup(target))
+        }
+        TargetKind::AwsPrefixList(Provided { access, what, owner, groups }) => {
+            let groups = directory.resolve_all(groups)?.into_iter().collect();
+            let provider = PrefixLists::new(Ec2::new(access.clone()), what.clone(), owner);
+            Ok(HostTarget::PrefixLists(Marked::new(&config.name, owner, groups, provider)))
+        }
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+fn open_aws(config: &TargetConfig, _: &Directory) -> Result<HostTarget, String> {
+    let (name, kind) = (&config.name, config.kind());
+    Err(format!("`{name}` is of type `{kind}`, which this agent was built without; see README.md"))
+}
+
+/// Does the same with whichever target it is.
+macro_rules! whichever {
+    ($host:expr, $target:ident => $do:expr) => {
+        match $host {
+            HostTarget::Gate($target) => $do,
+            HostTarget::Sets($target) => $do,
+            #[cfg(feature = "aws")]
+            HostTarget::SecurityGroup($target) => $do,
+            #[cfg(feature = "aws")]
+            HostTarget::PrefixLists($target) => $do,
+        }
+    };
+}
+
 impl Target for HostTarget {
     fn info(&self) -> &TargetInfo {
-        match self {
-            HostTarget::Gate(gate) => gate.info(),
-            HostTarget::Sets(sets) => sets.info(),
-        }
+        whichever!(self, target => target.info())
     }
 
     async fn refresh(&mut self, now: Timestamp) -> Result<Refresh, TargetError> {
-        match self {
-            HostTarget::Gate(gate) => gate.refresh(now).await,
-            HostTarget::Sets(sets) => sets.refresh(now).await,
-        }
+        whichever!(self, target => target.refresh(now).await)
     }
 
     fn observed(&self) -> &BTreeMap<GroupId, Observed> {
-        match self {
-            HostTarget::Gate(gate) => gate.observed(),
-            HostTarget::Sets(sets) => sets.observed(),
-        }
+        whichever!(self, target => target.observed())
     }
 
     fn is_settled(&self) -> bool {
-        match self {
-            HostTarget::Gate(gate) => gate.is_settled(),
-            HostTarget::Sets(sets) => sets.is_settled(),
-        }
+        whichever!(self, target => target.is_settled())
     }
 
     fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String {
-        match self {
-            HostTarget::Gate(gate) => gate.preview(plans),
-            HostTarget::Sets(sets) => sets.preview(plans),
-        }
+        whichever!(self, target => target.preview(plans))
     }
 
     async fn apply(
@@ -128,23 +174,14 @@ impl Target for HostTarget {
         plans: &BTreeMap<GroupId, Plan>,
         now: Timestamp,
     ) -> Result<(), TargetError> {
-        match self {
-            HostTarget::Gate(gate) => gate.apply(plans, now).await,
-            HostTarget::Sets(sets) => sets.apply(plans, now).await,
-        }
+        whichever!(self, target => target.apply(plans, now).await)
     }
 
     async fn disturbed(&mut self) {
-        match self {
-            HostTarget::Gate(gate) => gate.disturbed().await,
-            HostTarget::Sets(sets) => sets.disturbed().await,
-        }
+        whichever!(self, target => target.disturbed().await);
     }
 
     async fn flush(&mut self) -> Result<(), TargetError> {
-        match self {
-            HostTarget::Gate(gate) => gate.flush().await,
-            HostTarget::Sets(sets) => sets.flush().await,
-        }
+        whichever!(self, target => target.flush().await)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! What is in it is the host's own word: nothing of it can be changed from afar.
 
+mod aws;
 mod read;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use postern_shared::ids::GroupId;
 use postern_shared::policy::LocalPolicy;
 
 use crate::client::PlaneUrl;
+use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
 use crate::target::nft::{OnExpiry, Ownership, Ports};
 
 /// Where the configuration is when nobody says otherwise.
@@ -79,6 +81,23 @@ pub(crate) struct TargetConfig {
 pub(crate) enum TargetKind {
     /// The kernel's own, through netlink.
     Nftables(Nftables),
+    /// A security group in AWS.
+    AwsSecurityGroup(Provided<SecurityGroupConfig>),
+    /// Managed prefix lists in AWS.
+    AwsPrefixList(Provided<PrefixListsConfig>),
+}
+
+/// A firewall at AWS, whose entries say whose they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Provided<T> {
+    /// Where and as whom.
+    pub(crate) access: AwsAccess,
+    /// What.
+    pub(crate) what: T,
+    /// By what our entries are known from others'. Default: the target's name.
+    pub(crate) owner: String,
+    /// Whose addresses go in.
+    pub(crate) groups: Vec<GroupRef>,
 }
 
 /// How nftables are used.
@@ -214,7 +233,9 @@ impl TargetConfig {
             TargetKind::Nftables(Nftables::Gate { services, .. }) => {
                 services.iter().flat_map(|service| &service.groups).collect()
             }
-            TargetKind::Nftables(Nftables::Sets { groups, .. }) => groups.iter().collect(),
+            TargetKind::Nftables(Nftables::Sets { groups, .. })
+            | TargetKind::AwsSecurityGroup(Provided { groups, .. })
+            | TargetKind::AwsPrefixList(Provided { groups, .. }) => groups.iter().collect(),
         };
         groups.sort();
         groups.dedup();
@@ -225,6 +246,8 @@ impl TargetConfig {
     pub(crate) const fn kind(&self) -> &'static str {
         match self.kind {
             TargetKind::Nftables(_) => "nftables",
+            TargetKind::AwsSecurityGroup(_) => "aws_security_group",
+            TargetKind::AwsPrefixList(_) => "aws_prefix_list",
         }
     }
 }

@@ -9,7 +9,7 @@ use postern_shared::policy::LocalPolicy;
 
 use super::{
     Config, GroupRef, LogConfig, LogFormat, NftFamily, Nftables, PlaneConfig, Service,
-    TargetConfig, TargetKind,
+    TargetConfig, TargetKind, aws,
 };
 use crate::target::nft::{OnExpiry, Ownership, Ports, Protocol};
 
@@ -110,7 +110,22 @@ fn policy(reader: &mut Reader<'_>) -> Option<LocalPolicy> {
 
 fn target(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<TargetConfig> {
     let name = unique_name(reader, names);
-    let kind = reader.required("type", one_of(&[("nftables", ())]));
+    let kinds: [(&str, ReadKind); 3] = [
+        ("nftables", |reader, _| nftables(reader)),
+        ("aws_security_group", aws::security_group),
+        ("aws_prefix_list", aws::prefix_list),
+    ];
+    let read = reader.required("type", one_of(&kinds));
+    // With a type that is none the keys are taken for those of the most likely one.
+    let kind = read.unwrap_or(kinds[0].1)(reader, name.as_deref());
+    read?;
+    Some(TargetConfig { name: name?, kind: kind? })
+}
+
+/// Reads what belongs to a type, given the target's name.
+type ReadKind = fn(&mut Reader<'_>, Option<&str>) -> Option<TargetKind>;
+
+fn nftables(reader: &mut Reader<'_>) -> Option<TargetKind> {
     let gate = reader.optional_mapping("gate", gate);
     // What is there but wrong is not missing.
     let sets = reader.optional_mapping("sets", |reader| Some(sets(reader)));
@@ -126,8 +141,7 @@ fn target(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<Targe
             None
         }
     };
-    kind?;
-    Some(TargetConfig { name: name?, kind: TargetKind::Nftables(nftables?) })
+    nftables.map(TargetKind::Nftables)
 }
 
 fn gate(reader: &mut Reader<'_>) -> Option<Nftables> {
@@ -169,12 +183,12 @@ fn sets(reader: &mut Reader<'_>) -> Option<Nftables> {
     Some(Nftables::Sets { family: family?, table: table?, v4_set, v6_set, groups })
 }
 
-fn groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {
+pub(super) fn groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {
     filled_list(reader, "groups", text, "holds no group; without one nobody ever gets in")
 }
 
 /// Reads a list that must have items; one whose items are all wrong is not empty.
-fn filled_list<T>(
+pub(super) fn filled_list<T>(
     reader: &mut Reader<'_>,
     key: &'static str,
     parse: impl Fn(Scalar<'_>) -> Result<T, String>,
@@ -201,7 +215,7 @@ fn unique_name(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<
 }
 
 /// Reads a name that nftables can show.
-fn name(scalar: Scalar<'_>) -> Result<String, String> {
+pub(super) fn name(scalar: Scalar<'_>) -> Result<String, String> {
     let name: String = text(scalar)?;
     let fits = name.len() <= NAME_BYTES_MAX
         && name.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -227,7 +241,7 @@ fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(Scalar<'_>) -> Result<T, Stri
 }
 
 /// Reads ports of one protocol: `22/tcp`, `60000-61000/udp`.
-fn ports(scalar: Scalar<'_>) -> Result<Ports, String> {
+pub(super) fn ports(scalar: Scalar<'_>) -> Result<Ports, String> {
     const FORM: &str =
         "is no port; write such as 22/tcp or 60000-61000/udp, with numbers from 1 to 65535";
     let written: String = text(scalar)?;
@@ -252,6 +266,7 @@ fn ports(scalar: Scalar<'_>) -> Result<Ports, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::aws::AwsAccess;
 
     const WHOLE: &str = "\
 plane:
@@ -281,6 +296,24 @@ targets:
   - name: own-rules
     type: nftables
     sets: { family: inet, table: filter, v4_set: allowed, groups: [ops] }
+  - name: cloud
+    type: aws_security_group
+    group_id: sg-0123456789abcdef0
+    ports: [22/tcp]
+    rules_max: 100
+    region: eu-west-1
+    endpoint: http://127.0.0.1:5000
+    profile: postern
+    assume_role: arn:aws:iam::123456789012:role/postern
+    calls_per_minute: 30
+    owner: edge
+    groups: [ops]
+  - name: lists
+    type: aws_prefix_list
+    v4_list: pl-0123456789abcdef4
+    v6_list: pl-0123456789abcdef6
+    grow_to: 100
+    groups: [ops]
 ";
 
     fn told(source: &str) -> Vec<String> {
@@ -295,7 +328,7 @@ targets:
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.policy.ttl_max.as_secs(), 43_200);
         assert_eq!(config.policy.failsafe, ["192.0.2.1".parse().unwrap()]);
-        let [door, own] = &config.targets[..] else { panic!("two targets") };
+        let [door, own, cloud, lists] = &config.targets[..] else { panic!("four targets") };
         let TargetKind::Nftables(Nftables::Gate { services, on_expiry, owner, .. }) = &door.kind
         else {
             panic!("a gate");
@@ -307,6 +340,25 @@ targets:
         assert_eq!(services[0].groups[1], GroupRef::Number(7));
         assert!(matches!(services[0].groups[2], GroupRef::Id(_)));
         assert_eq!(own.groups(), [&GroupRef::Name("ops".to_owned())]);
+        let TargetKind::AwsSecurityGroup(cloud) = &cloud.kind else { panic!("a security group") };
+        assert_eq!(cloud.what.group, "sg-0123456789abcdef0");
+        assert_eq!((cloud.what.rules_max, cloud.what.ports.len()), (100, 1));
+        assert_eq!(cloud.owner, "edge");
+        assert_eq!(
+            cloud.access,
+            AwsAccess {
+                region: Some("eu-west-1".to_owned()),
+                endpoint: Some("http://127.0.0.1:5000".to_owned()),
+                profile: Some("postern".to_owned()),
+                assume_role: Some("arn:aws:iam::123456789012:role/postern".to_owned()),
+                calls_per_minute: 30,
+            }
+        );
+        let TargetKind::AwsPrefixList(lists) = &lists.kind else { panic!("prefix lists") };
+        assert_eq!(lists.what.v4.as_deref(), Some("pl-0123456789abcdef4"));
+        assert_eq!(lists.what.v6.as_deref(), Some("pl-0123456789abcdef6"));
+        assert_eq!((lists.what.grow_to, lists.owner.as_str()), (Some(100), "lists"));
+        assert_eq!(lists.access, AwsAccess::default());
     }
 
     #[test]
@@ -338,6 +390,8 @@ targets:
       owner: maybe
   - name: door
     type: pf
+  - { name: a, type: aws_security_group, group_id: web, ports: [], groups: [a, b, c, d, e, f] }
+  - { name: b, type: aws_prefix_list, v4: pl-1, endpoint: ftp://x, groups: [a] }
 ";
 
         let told = told(source);
@@ -353,11 +407,17 @@ targets:
             ("10:14: targets[0].gate.owner:", "auto or off"),
             ("11:11: targets[1].name:", "taken"),
             ("12:11: targets[1].type:", "nftables"),
+            ("13:52: targets[2].group_id:", "sg-"),
+            ("13:64: targets[2].ports:", "no port"),
+            ("13:76: targets[2].groups:", "more than 5"),
+            ("14:5: targets[3].v4_list:", "missing"),
+            ("14:39: targets[3].v4:", "`v4_list`"),
+            ("14:59: targets[3].endpoint:", "https"),
         ] {
             let found = told.iter().any(|line| line.starts_with(place) && line.contains(word));
             assert!(found, "{place} {word}\n{}", told.join("\n"));
         }
-        assert_eq!(told.len(), 11, "{}", told.join("\n"));
+        assert_eq!(told.len(), 17, "{}", told.join("\n"));
     }
 
     #[test]

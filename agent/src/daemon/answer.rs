@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::session::{Parts, Session};
 use super::verdict::{Asked, Rule};
 use crate::clock::Clock;
-use crate::config::{Config, GroupRef, Nftables, TargetConfig, TargetKind};
+use crate::config::{Config, GroupRef, Nftables, Provided, TargetConfig, TargetKind};
 use crate::control::protocol::{Confirmed, Flushed, Planned, Why};
 use crate::directory::Directory;
 use crate::flushed::FlushedTargets;
@@ -138,20 +138,23 @@ impl Office {
             match &target.kind {
                 TargetKind::Nftables(Nftables::Gate { services, .. }) => {
                     let concerned = services.iter().filter(|service| {
-                        port.is_none_or(|port| {
-                            service
-                                .ports
-                                .iter()
-                                .any(|ports| (ports.first..=ports.last).contains(&port))
-                        })
+                        port.is_none_or(|port| service.ports.iter().any(|ports| ports.holds(port)))
                     });
                     verdicts.extend(concerned.map(|service| {
                         let ports = service.ports.iter().copied().map(written).collect();
                         asked.verdict(Some(&service.name), ports, &service.groups)
                     }));
                 }
-                TargetKind::Nftables(Nftables::Sets { groups, .. }) => {
+                TargetKind::Nftables(Nftables::Sets { groups, .. })
+                | TargetKind::AwsPrefixList(Provided { groups, .. }) => {
                     verdicts.push(asked.verdict(None, Vec::new(), groups));
+                }
+                TargetKind::AwsSecurityGroup(Provided { what, groups, .. }) => {
+                    let ports = &what.ports;
+                    if port.is_none_or(|port| ports.iter().any(|ports| ports.holds(port))) {
+                        let ports = ports.iter().copied().map(written).collect();
+                        verdicts.push(asked.verdict(None, ports, groups));
+                    }
                 }
             }
         }

@@ -57,6 +57,12 @@ impl Rule {
             (TargetState::Waiting, TargetKind::Nftables(Nftables::Sets { .. })) => Rule::Unknown(
                 "it waits for its first list; until then your sets are as you left them".to_owned(),
             ),
+            (
+                TargetState::Waiting,
+                TargetKind::AwsSecurityGroup(_) | TargetKind::AwsPrefixList(_),
+            ) => Rule::Unknown(
+                "it waits for its first list; until then AWS is as you left it".to_owned(),
+            ),
         }
     }
 }

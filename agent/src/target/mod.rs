@@ -12,7 +12,6 @@ use postern_shared::ids::GroupId;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
-#[cfg(feature = "aws")]
 pub mod aws;
 pub mod marked;
 pub mod nft;

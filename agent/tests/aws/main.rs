@@ -9,6 +9,7 @@ mod faults;
 mod happy;
 mod moto;
 mod policy;
+mod program;
 mod scene;
 mod seeds;
 mod transport;

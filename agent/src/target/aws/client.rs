@@ -16,6 +16,7 @@ use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 
 use super::action::Action;
 use super::budget::Budget;
+use super::config::AwsAccess;
 use super::error::AwsError;
 
 /// How often the SDK tries, the first time included.
@@ -25,38 +26,6 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(6);
 const CALL_MAX: Duration = Duration::from_secs(20);
 /// How an assumed role's sessions are called in the account's trail.
 const SESSION_NAME: &str = "postern-agent";
-
-/// Where EC2 is, and as whom we speak to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AwsAccess {
-    /// The region; where there is none, the SDK's chain finds one.
-    pub region: Option<String>,
-    /// Another address than the region's own.
-    pub endpoint: Option<String>,
-    /// A profile of the files that AWS's own tools read.
-    pub profile: Option<String>,
-    /// A role that the credentials found may assume.
-    pub assume_role: Option<String>,
-    /// Most calls in any minute, repetitions included.
-    pub calls_per_minute: u16,
-}
-
-impl AwsAccess {
-    /// A fifth of what EC2 grants an account for most of its actions that change something.
-    pub const CALLS_PER_MINUTE: u16 = 60;
-}
-
-impl Default for AwsAccess {
-    fn default() -> AwsAccess {
-        AwsAccess {
-            region: None,
-            endpoint: None,
-            profile: None,
-            assume_role: None,
-            calls_per_minute: AwsAccess::CALLS_PER_MINUTE,
-        }
-    }
-}
 
 /// A client, made at its first use: finding a region may ask the instance.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use postern_shared::network::{Family, Network};
 use tokio::time::Instant;
 
 use super::client::Ec2;
+use super::config::PrefixListsConfig;
 use super::lists::{self, BATCH_MAX, Change, Head};
 use crate::target::TargetError;
 use crate::target::marked::{Edits, Held, Provider, first_words};
@@ -23,19 +24,6 @@ use crate::target::marked::{Edits, Held, Provider, first_words};
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Lists grow by so many entries, so that not every entry makes one grow.
 const GROWTH: usize = 10;
-
-/// What the operator says about prefix lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrefixListsConfig {
-    /// The list for IPv4: `pl-…`.
-    pub v4: Option<String>,
-    /// The list for IPv6.
-    pub v6: Option<String>,
-    /// How many entries the lists may be let hold, where they hold less. What a list may hold counts
-    /// against the quota of every security group and route table that refers to it, so without this
-    /// a list that is full stays as it is.
-    pub grow_to: Option<usize>,
-}
 
 /// The lists as they were last read.
 #[derive(Debug)]

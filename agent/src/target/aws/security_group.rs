@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use postern_shared::network::Network;
 
 use super::client::Ec2;
+use super::config::SecurityGroupConfig;
 use super::error::AwsError;
 use super::lists::{self, Head};
 use super::mirror::Mirror;
@@ -17,23 +18,7 @@ use super::quota::Usage;
 use super::rules::{self, Change, Opening, Rule, Source};
 use crate::target::TargetError;
 use crate::target::marked::{Edits, Held, Provider};
-use crate::target::nft::{Ports, Protocol};
-
-/// What the operator says about a security group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecurityGroupConfig {
-    /// Its id: `sg-…`.
-    pub group: String,
-    /// The ports that open.
-    pub ports: Vec<Ports>,
-    /// How many rules of a family AWS lets the group have.
-    pub rules_max: usize,
-}
-
-impl SecurityGroupConfig {
-    /// What AWS grants where nobody asked for more.
-    pub const RULES_MAX: usize = 60;
-}
+use crate::target::nft::Protocol;
 
 /// The group as it was last read.
 #[derive(Debug)]

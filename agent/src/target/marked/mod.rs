@@ -24,6 +24,9 @@ const READ_EVERY: Duration = Duration::from_secs(50);
 /// The same where we do not know what our last call has done.
 const DOUBT_EVERY: Duration = Duration::from_secs(12);
 const DOUBT: Duration = Duration::from_secs(30);
+/// How long a provider may take for one read or write: the agent's other tasks are not to be taken
+/// for hanging with it.
+const CALLS_MAX: Duration = Duration::from_secs(75);
 /// A later deadline is written when so little is left of the one that stands there, at least.
 const RENEW_MARGIN: Duration = Duration::from_secs(130);
 /// Deadlines that differ by less are the same.
@@ -234,6 +237,15 @@ fn is_due<P: Provider>(kept: &Kept, wanted: &Mark, now: Timestamp) -> bool {
     !kept.is_whole || is_for_others || wanted.0.iter().any(|(group, wanted)| is_late(group, wanted))
 }
 
+async fn in_time(calls: impl Future<Output = Result<(), TargetError>>) -> Result<(), TargetError> {
+    let done = tokio::time::timeout(CALLS_MAX, calls).await;
+    done.unwrap_or_else(|_| {
+        let step = format!("the provider did not come to an end in {} s", CALLS_MAX.as_secs());
+        let source = std::io::ErrorKind::TimedOut.into();
+        Err(TargetError::Unreachable { step, source })
+    })
+}
+
 impl<P: Provider> Target for Marked<P> {
     fn info(&self) -> &TargetInfo {
         &self.info
@@ -247,7 +259,7 @@ impl<P: Provider> Target for Marked<P> {
             return Ok(Refresh::Unchanged);
         }
         let is_first = !self.is_standing && self.kept.is_empty();
-        self.provider.read().await?;
+        in_time(self.provider.read()).await?;
         self.read_at = Some(Instant::now());
         let drift = self.take();
         self.show();
@@ -286,7 +298,7 @@ impl<P: Provider> Target for Marked<P> {
             // Unknown until the provider has answered, or was read again.
             self.doubted_at = Some(Instant::now());
             let read_at = self.read_at.take();
-            self.provider.write(&edits).await?;
+            in_time(self.provider.write(&edits)).await?;
             self.read_at = read_at;
             self.doubted_at = None;
         }
@@ -318,9 +330,9 @@ impl<P: Provider> Target for Marked<P> {
 
     async fn flush(&mut self) -> Result<(), TargetError> {
         self.read_at = None;
-        self.provider.read().await?;
+        in_time(self.provider.read()).await?;
         let remove = self.provider.held().into_keys().collect();
-        self.provider.write(&Edits { remove, put: BTreeMap::new() }).await?;
+        in_time(self.provider.write(&Edits { remove, put: BTreeMap::new() })).await?;
         self.kept.clear();
         self.show();
         self.is_standing = false;

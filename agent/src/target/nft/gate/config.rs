@@ -42,6 +42,13 @@ pub struct Ports {
     pub last: u16,
 }
 
+impl Ports {
+    /// Says whether a port is one of them.
+    pub fn holds(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
 /// Protocols with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {

@@ -1,0 +1,76 @@
+//! Reads targets in AWS.
+
+use postern_shared::document::{Reader, Scalar, number_in, text};
+
+use super::read::{filled_list, groups, name, ports};
+use super::{GroupRef, Provided, TargetKind};
+use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
+use crate::target::marked::Mark;
+
+/// More than AWS grants anybody.
+const RULES_MAX: usize = 1000;
+const CALLS_PER_MINUTE_MAX: u16 = 1200;
+
+pub(super) fn security_group(reader: &mut Reader<'_>, target: Option<&str>) -> Option<TargetKind> {
+    let group = reader.required("group_id", id("sg-"));
+    let empty = "holds no port; write such as [22/tcp, 60000-61000/udp]";
+    let ports = filled_list(reader, "ports", ports, empty);
+    let rules_max = reader.optional("rules_max", number_in(1..=RULES_MAX));
+    let rules_max = rules_max.unwrap_or(SecurityGroupConfig::RULES_MAX);
+    let (access, owner, groups) = common(reader, target);
+    let what = SecurityGroupConfig { group: group?, ports, rules_max };
+    Some(TargetKind::AwsSecurityGroup(Provided { access, what, owner: owner?, groups }))
+}
+
+pub(super) fn prefix_list(reader: &mut Reader<'_>, target: Option<&str>) -> Option<TargetKind> {
+    let v4 = reader.optional("v4_list", id("pl-"));
+    let v6 = reader.optional("v6_list", id("pl-"));
+    if v4.is_none() && v6.is_none() {
+        reader.reject("v4_list", "is missing; name `v4_list`, `v6_list` or both");
+    }
+    let grow_to = reader.optional("grow_to", number_in(1..=RULES_MAX));
+    let (access, owner, groups) = common(reader, target);
+    let what = PrefixListsConfig { v4, v6, grow_to };
+    Some(TargetKind::AwsPrefixList(Provided { access, what, owner: owner?, groups }))
+}
+
+fn common(
+    reader: &mut Reader<'_>,
+    target: Option<&str>,
+) -> (AwsAccess, Option<String>, Vec<GroupRef>) {
+    let calls = reader.optional("calls_per_minute", number_in(1..=CALLS_PER_MINUTE_MAX));
+    let access = AwsAccess {
+        region: reader.optional("region", text),
+        endpoint: reader.optional("endpoint", url),
+        profile: reader.optional("profile", text),
+        assume_role: reader.optional("assume_role", id("arn:")),
+        calls_per_minute: calls.unwrap_or(AwsAccess::CALLS_PER_MINUTE),
+    };
+    let owner = reader.optional("owner", name).or_else(|| target.map(str::to_owned));
+    let groups = groups(reader);
+    if Mark::GROUPS_MAX < groups.len() {
+        let most = Mark::GROUPS_MAX;
+        reader.reject("groups", format!("holds more than {most}: a description holds no more"));
+    }
+    (access, owner, groups)
+}
+
+/// Reads what AWS calls something, by how it begins.
+fn id(start: &'static str) -> impl Fn(Scalar<'_>) -> Result<String, String> {
+    move |scalar| {
+        let id: String = text(scalar)?;
+        let is_plain = id.chars().all(|char| char.is_ascii_graphic());
+        if is_plain && id.len() > start.len() && id.starts_with(start) {
+            return Ok(id);
+        }
+        Err(format!("is `{id}`; write what AWS shows, which begins with `{start}`"))
+    }
+}
+
+fn url(scalar: Scalar<'_>) -> Result<String, String> {
+    let url: String = text(scalar)?;
+    if url.starts_with("https://") || url.starts_with("http://127.0.0.1") {
+        return Ok(url);
+    }
+    Err("is no address; write such as https://ec2.example, or http://127.0.0.1:5000".to_owned())
+}
