@@ -4,12 +4,15 @@
 
 mod calls;
 mod chance;
+mod contract;
 mod fake;
 mod faults;
 mod happy;
 mod moto;
 mod policy;
 mod program;
+#[path = "../contract/mod.rs"]
+mod promises;
 mod scene;
 mod seeds;
 mod transport;

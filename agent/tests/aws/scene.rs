@@ -71,21 +71,24 @@ pub(crate) fn furnish(fake: &FakeEc2) {
 
 /// Makes the target as a fresh process would.
 pub(crate) fn start(kind: Provider, ec2: Ec2) -> Kept {
-    let groups = BTreeSet::from([group()]);
     match kind {
-        Provider::SecurityGroup => {
-            let ports = vec![Ports { protocol: Protocol::Tcp, first: 22, last: 22 }];
-            let config = SecurityGroupConfig { group: GROUP.to_owned(), ports, rules_max: 120 };
-            let provider = SecurityGroup::new(ec2, config, OWNER);
-            Kept::Group(Marked::new("edge", OWNER, groups, provider))
-        }
-        Provider::PrefixList => {
-            let (v4, v6) = (Some(V4_LIST.to_owned()), Some(V6_LIST.to_owned()));
-            let config = PrefixListsConfig { v4, v6, grow_to: None };
-            let provider = PrefixLists::new(ec2, config, OWNER);
-            Kept::Lists(Marked::new("edge", OWNER, groups, provider))
-        }
+        Provider::SecurityGroup => Kept::Group(security_group(ec2)),
+        Provider::PrefixList => Kept::Lists(prefix_lists(ec2)),
     }
+}
+
+pub(crate) fn security_group(ec2: Ec2) -> Marked<SecurityGroup> {
+    let ports = vec![Ports { protocol: Protocol::Tcp, first: 22, last: 22 }];
+    let config = SecurityGroupConfig { group: GROUP.to_owned(), ports, rules_max: 120 };
+    let provider = SecurityGroup::new(ec2, config, OWNER);
+    Marked::new("edge", OWNER, BTreeSet::from([group()]), provider)
+}
+
+pub(crate) fn prefix_lists(ec2: Ec2) -> Marked<PrefixLists> {
+    let (v4, v6) = (Some(V4_LIST.to_owned()), Some(V6_LIST.to_owned()));
+    let config = PrefixListsConfig { v4, v6, grow_to: None };
+    let provider = PrefixLists::new(ec2, config, OWNER);
+    Marked::new("edge", OWNER, BTreeSet::from([group()]), provider)
 }
 
 impl Kept {

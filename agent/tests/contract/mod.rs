@@ -28,6 +28,11 @@ pub trait Subject {
     fn meddle(&self) -> bool;
 
     fn now(&self) -> Timestamp;
+
+    /// Whether a later deadline is written only in time, not at once.
+    fn renews_late(&self) -> bool {
+        false
+    }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -159,7 +164,8 @@ fn assert_in_force<S: Subject>(subject: &S, wanted: &Allowlist) {
     assert_eq!(in_force.keys().collect::<Vec<_>>(), live.keys().collect::<Vec<_>>());
     for (network, left) in in_force {
         let should = live[&network].left_at(now).unwrap();
-        assert!(left.abs_diff(should) < SLACK, "{network}: {left:?}, not {should:?}");
+        let is_early = subject.renews_late() && left < should;
+        assert!(is_early || left.abs_diff(should) < SLACK, "{network}: {left:?}, not {should:?}");
     }
 }
 

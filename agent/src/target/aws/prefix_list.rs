@@ -200,6 +200,12 @@ impl Provider for PrefixLists {
 
     fn preview(&self, edits: &Edits) -> String {
         let mut text = String::new();
+        if self.lists.is_empty() {
+            text.push_str("the lists were not read yet\n");
+            for network in edits.remove.iter().chain(edits.put.keys()) {
+                let _ = writeln!(text, "change {network}");
+            }
+        }
         for (family, list) in &self.lists {
             let Head { id, entries_max, version, .. } = &list.head;
             let Steps { mut changes, renewals, after } = self.steps(*family, list, edits);
