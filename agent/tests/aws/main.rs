@@ -8,6 +8,7 @@ mod contract;
 mod fake;
 mod faults;
 mod happy;
+mod hostile;
 mod moto;
 mod policy;
 mod program;

@@ -49,12 +49,7 @@ impl Moto {
             .extend_pairs(parameters)
             .append_pair("Version", "2016-11-15")
             .finish();
-        let request = reqwest::Client::new()
-            .post(&self.url)
-            .header("authorization", AUTHORIZATION)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(query);
-        request.send().await.unwrap().text().await.unwrap()
+        post(&self.url, query.into_bytes()).await.1
     }
 
     /// Makes a network and a security group in it; answers the group's id.
@@ -119,6 +114,17 @@ impl Moto {
         entries.sort();
         entries
     }
+}
+
+/// Sends a form, and answers the status and the XML.
+pub(crate) async fn post(url: &str, form: Vec<u8>) -> (u16, String) {
+    let request = reqwest::Client::new()
+        .post(url)
+        .header("authorization", AUTHORIZATION)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form);
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 impl Drop for Moto {

@@ -85,7 +85,7 @@ impl Run {
         };
         let fake = FakeEc2::new(chance.next(), temper);
         scene::furnish(&fake);
-        let hostility = Hostility { once_in: 8 + chance.below(20) };
+        let hostility = Hostility { once_in: 8 + chance.below(20), ..Hostility::NONE };
         let clock = Clock::start();
         let until = Rc::default();
         let (wanted, foreign) = (Allowlist::new(), BTreeMap::new());

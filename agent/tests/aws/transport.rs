@@ -17,15 +17,38 @@ use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::fake::FakeEc2;
+use crate::moto;
 
-/// Once in how many calls something goes wrong; never where it is 0.
+/// How bad the way is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hostility {
+    /// Once in how many calls something goes wrong; never where it is 0.
     pub(crate) once_in: usize,
+    /// How late a call may be.
+    pub(crate) delay_max: Duration,
+    /// Whether the client is made to wait: where time is not paused, it is not.
+    pub(crate) is_slow: bool,
 }
 
 impl Hostility {
-    pub(crate) const NONE: Hostility = Hostility { once_in: 0 };
+    pub(crate) const NONE: Hostility =
+        Hostility { once_in: 0, delay_max: Duration::from_secs(5), is_slow: true };
+}
+
+/// Where calls end up.
+#[derive(Clone)]
+pub(crate) enum End {
+    Fake(FakeEc2),
+    Moto(String),
+}
+
+impl End {
+    async fn answer(&self, body: &[u8]) -> (u16, String) {
+        match self {
+            End::Fake(fake) => fake.answer(body),
+            End::Moto(url) => moto::post(url, body.to_vec()).await,
+        }
+    }
 }
 
 /// What may go wrong with a call.
@@ -62,9 +85,14 @@ pub(crate) fn client(
     hostility: Hostility,
     calls_per_minute: u16,
 ) -> (Ec2, Sent) {
+    to(End::Fake(fake.clone()), seed, hostility, calls_per_minute)
+}
+
+/// The same for whichever end.
+pub(crate) fn to(end: End, seed: u64, hostility: Hostility, calls_per_minute: u16) -> (Ec2, Sent) {
     let sent = Sent::default();
     let chance = Arc::new(Mutex::new(Chance::new(seed)));
-    let wire = Wire { fake: fake.clone(), chance, hostility, sent: Arc::clone(&sent) };
+    let wire = Wire { end, chance, hostility, sent: Arc::clone(&sent) };
     let config = config(SharedHttpConnector::new(wire));
     (Ec2::over(config, calls_per_minute), sent)
 }
@@ -94,7 +122,7 @@ impl TimeSource for PausedTime {
 
 #[derive(Clone)]
 struct Wire {
-    fake: FakeEc2,
+    end: End,
     chance: Arc<Mutex<Chance>>,
     hostility: Hostility,
     sent: Sent,
@@ -121,10 +149,10 @@ impl Wire {
         self.sent.lock().unwrap().push(Instant::now());
         let fault = self.draw();
         match fault {
-            None => Ok(response(self.fake.answer(body))),
+            None => Ok(response(self.end.answer(body).await)),
             Some(Fault::Delay(delay)) => {
                 tokio::time::sleep(delay).await;
-                Ok(response(self.fake.answer(body)))
+                Ok(response(self.end.answer(body).await))
             }
             Some(Fault::Throttled) => Ok(response((
                 503,
@@ -137,7 +165,9 @@ impl Wire {
                 Ok(response((200, "<!DOCTYPE html><html><body>Sign in".to_owned())))
             }
             Some(Fault::Failed { was_done }) => {
-                was_done.then(|| self.fake.answer(body));
+                if was_done {
+                    self.end.answer(body).await;
+                }
                 Ok(response((
                     500,
                     "<Response><Errors><Error><Code>InternalError</Code><Message>An internal error \
@@ -146,15 +176,17 @@ impl Wire {
                 )))
             }
             Some(Fault::Ended { was_done }) => {
-                was_done.then(|| self.fake.answer(body));
+                if was_done {
+                    self.end.answer(body).await;
+                }
                 Err(ConnectorError::io("the connection ended".into()))
             }
             Some(Fault::Cut) => {
-                let (status, text) = self.fake.answer(body);
+                let (status, text) = self.end.answer(body).await;
                 Ok(response((status, text[..text.len() / 2].to_owned())))
             }
             Some(Fault::Silence) => {
-                self.fake.answer(body);
+                self.end.answer(body).await;
                 std::future::pending().await
             }
         }
@@ -165,8 +197,8 @@ impl Wire {
         if self.hostility.once_in == 0 || !chance.once_in(self.hostility.once_in) {
             return None;
         }
-        Some(match chance.below(10) {
-            0 | 1 => Fault::Delay(chance.up_to(Duration::from_secs(5))),
+        let fault = match chance.below(10) {
+            0 | 1 => Fault::Delay(chance.up_to(self.hostility.delay_max)),
             2 => Fault::Throttled,
             3 => Fault::Html,
             4 => Fault::HtmlAsSuccess,
@@ -174,7 +206,9 @@ impl Wire {
             6 | 7 => Fault::Ended { was_done: chance.once_in(2) },
             8 => Fault::Cut,
             _ => Fault::Silence,
-        })
+        };
+        let makes_wait = matches!(fault, Fault::Throttled | Fault::Silence);
+        Some(if makes_wait && !self.hostility.is_slow { Fault::Cut } else { fault })
     }
 }
 
