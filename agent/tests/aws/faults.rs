@@ -178,3 +178,41 @@ async fn flush_takes_ours_and_nothing_else() {
         assert_eq!(scene::foreign(kind, &fake).len(), 1);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_tag_and_mark_together_make_a_rule_ours() {
+    let fake = furnished(Temper::default());
+    let clock = Clock::start();
+    let (untagged, unmarked) = ("198.51.100.1/32", "198.51.100.2/32");
+    scene::start(Provider::SecurityGroup, client(&fake))
+        .pass(&scene::list(clock, &[untagged, unmarked], HOUR), clock)
+        .await
+        .unwrap();
+    for rule in fake.state().groups.get_mut(GROUP).unwrap().rules.values_mut() {
+        match rule.network == untagged.parse().unwrap() {
+            true => rule.tags.clear(),
+            false => rule.description = "office".to_owned(),
+        }
+    }
+    let theirs = fake.state().groups[GROUP].rules.clone();
+
+    let mut target = scene::start(Provider::SecurityGroup, client(&fake));
+    target.pass(&scene::list(clock, &[untagged], HOUR), clock).await.unwrap();
+    target.pass(&Allowlist::new(), clock).await.unwrap();
+    target.flush().await.unwrap();
+
+    assert_eq!(fake.state().groups[GROUP].rules, theirs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_others_that_nobody_shows_us_holds_up_nothing() {
+    let fake = furnished(Temper::default());
+    let clock = Clock::start();
+    let hidden = ("sgr-list".to_owned(), "pl-0000000000000009a".to_owned());
+    fake.state().groups.get_mut(GROUP).unwrap().lists.extend([hidden]);
+
+    let mut target = scene::start(Provider::SecurityGroup, client(&fake));
+    target.pass(&scene::list(clock, &["198.51.100.1/32"], HOUR), clock).await.unwrap();
+
+    assert_eq!(scene::ours(Provider::SecurityGroup, &fake).len(), 1);
+}

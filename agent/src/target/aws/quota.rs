@@ -20,18 +20,18 @@ impl Usage {
     /// holds; one for a list of AWS's own or for another group counts once in each family.
     pub(super) fn of<'a>(
         rules: impl Iterator<Item = &'a Rule>,
-        lists: &BTreeMap<String, Head>,
+        lists: &BTreeMap<String, Option<Head>>,
     ) -> Usage {
         rules.fold(Usage::default(), |usage, rule| usage + Usage::of_one(rule, lists))
     }
 
-    fn of_one(rule: &Rule, lists: &BTreeMap<String, Head>) -> Usage {
+    fn of_one(rule: &Rule, lists: &BTreeMap<String, Option<Head>>) -> Usage {
         let both = Usage { v4: 1, v6: 1 };
         match &rule.source {
             Source::V4 => Usage { v4: 1, v6: 0 },
             Source::V6 => Usage { v4: 0, v6: 1 },
             Source::Other => both,
-            Source::List(id) => match lists.get(id) {
+            Source::List(id) => match lists.get(id).and_then(Option::as_ref) {
                 Some(Head { family: Some(Family::V4), entries_max, .. }) if 0 < *entries_max => {
                     Usage { v4: *entries_max, v6: 0 }
                 }

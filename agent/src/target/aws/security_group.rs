@@ -17,7 +17,7 @@ use super::mirror::Mirror;
 use super::quota::Usage;
 use super::rules::{self, Change, Opening, Rule, Source};
 use crate::target::TargetError;
-use crate::target::marked::{Edits, Held, Provider};
+use crate::target::marked::{Edits, Held, Provider, first_words};
 use crate::target::nft::Protocol;
 
 /// The group as it was last read.
@@ -26,9 +26,12 @@ pub struct SecurityGroup {
     ec2: Ec2,
     config: SecurityGroupConfig,
     owner: String,
+    /// How our descriptions begin.
+    mark: String,
     mirror: Mirror,
-    /// The lists that rules of others refer to; for the quota.
-    lists: BTreeMap<String, Head>,
+    /// The lists that rules of others refer to, for the quota; without a head where nobody shows it
+    /// to us.
+    lists: BTreeMap<String, Option<Head>>,
 }
 
 /// The steps of an edit, and what they come to.
@@ -44,8 +47,9 @@ struct Steps {
 impl SecurityGroup {
     /// Makes the target; nothing is asked yet. `owner` is the value of our tag.
     pub fn new(ec2: Ec2, config: SecurityGroupConfig, owner: &str) -> SecurityGroup {
-        let owner = owner.to_owned();
-        SecurityGroup { ec2, config, owner, mirror: Mirror::default(), lists: BTreeMap::new() }
+        let (mark, owner) = (first_words(owner), owner.to_owned());
+        let (mirror, lists) = (Mirror::default(), BTreeMap::new());
+        SecurityGroup { ec2, config, owner, mark, mirror, lists }
     }
 
     async fn carry_out(&mut self, change: Change) -> Result<(), AwsError> {
@@ -82,7 +86,9 @@ impl SecurityGroup {
     }
 
     fn ours(&self) -> impl Iterator<Item = (&Opening, &Rule)> {
-        let is_ours = |rule: &&Rule| rule.owner.as_deref() == Some(&*self.owner);
+        let is_ours = |rule: &&Rule| {
+            rule.owner.as_deref() == Some(&*self.owner) && rule.description.starts_with(&self.mark)
+        };
         self.mirror
             .rules()
             .values()
@@ -115,12 +121,17 @@ impl Provider for SecurityGroup {
 
     async fn read(&mut self) -> Result<(), TargetError> {
         self.mirror.take(rules::read(&mut self.ec2, &self.config.group).await?);
-        let referred: BTreeSet<&String> =
-            self.mirror.rules().values().filter_map(Rule::list).collect();
-        if !referred.iter().all(|id| self.lists.contains_key(*id)) {
-            let ids: Vec<String> = referred.into_iter().cloned().collect();
-            let heads = lists::heads(&mut self.ec2, &ids).await?;
-            self.lists = heads.into_iter().map(|head| (head.id.clone(), head)).collect();
+        let referred: BTreeSet<String> =
+            self.mirror.rules().values().filter_map(Rule::list).cloned().collect();
+        for id in referred {
+            if !self.lists.contains_key(&id) {
+                let head = match lists::heads(&mut self.ec2, std::slice::from_ref(&id)).await {
+                    Ok(mut heads) => heads.pop(),
+                    Err(AwsError::Gone { .. }) => None,
+                    Err(error) => return Err(error.into()),
+                };
+                self.lists.insert(id, head);
+            }
         }
         Ok(())
     }
