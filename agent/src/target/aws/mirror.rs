@@ -65,3 +65,38 @@ impl Written {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::aws::rules::Source;
+
+    fn rule(id: &str) -> Rule {
+        let (description, owner) = ("postern edge ".to_owned(), Some("edge".to_owned()));
+        Rule { id: id.to_owned(), opening: None, source: Source::V4, description, owner }
+    }
+
+    fn read(ids: &[&str]) -> BTreeMap<String, Rule> {
+        ids.iter().map(|id| ((*id).to_owned(), rule(id))).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_is_behind_undoes_nothing_that_we_wrote() {
+        let mut mirror = Mirror::default();
+        mirror.take(read(&["old", "kept"]));
+        mirror.note(Written::Added(rule("new")));
+        mirror.note(Written::Gone { id: "old".to_owned() });
+        let description = "postern edge later".to_owned();
+        mirror.note(Written::Described { id: "kept".to_owned(), description });
+
+        tokio::time::advance(Duration::from_secs(10)).await;
+        mirror.take(read(&["old", "kept"]));
+        let behind = mirror.rules().clone();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        mirror.take(read(&["old", "kept"]));
+
+        assert_eq!(behind.keys().collect::<Vec<_>>(), ["kept", "new"]);
+        assert_eq!(behind["kept"].description, "postern edge later");
+        assert_eq!(mirror.rules(), &read(&["old", "kept"]), "by now it is what others did");
+    }
+}
