@@ -81,9 +81,17 @@ impl State {
         let mut items: Vec<String> =
             group.at(seen).iter().map(|(rule_id, rule)| shown(&id, rule_id, rule)).collect();
         items.extend(group.lists.iter().map(|(rule_id, list)| {
-            format!("<securityGroupRuleId>{rule_id}</securityGroupRuleId><groupId>{id}</groupId><isEgress>false</isEgress><ipProtocol>tcp</ipProtocol><fromPort>443</fromPort><toPort>443</toPort><prefixListId>{list}</prefixListId>")
+            format!(
+                "<securityGroupRuleId>{rule_id}</securityGroupRuleId><groupId>{id}</groupId>\
+                 <isEgress>false</isEgress><ipProtocol>tcp</ipProtocol><fromPort>443</fromPort>\
+                 <toPort>443</toPort><prefixListId>{list}</prefixListId>"
+            )
         }));
-        items.push(format!("<securityGroupRuleId>sgr-egress</securityGroupRuleId><groupId>{id}</groupId><isEgress>true</isEgress><ipProtocol>-1</ipProtocol><fromPort>-1</fromPort><toPort>-1</toPort><cidrIpv4>0.0.0.0/0</cidrIpv4>"));
+        items.push(format!(
+            "<securityGroupRuleId>sgr-egress</securityGroupRuleId><groupId>{id}</groupId>\
+             <isEgress>true</isEgress><ipProtocol>-1</ipProtocol><fromPort>-1</fromPort>\
+             <toPort>-1</toPort><cidrIpv4>0.0.0.0/0</cidrIpv4>"
+        ));
         let (items, token) = self.page(request, &items)?;
         Ok(format!("<securityGroupRuleSet>{items}</securityGroupRuleSet>{token}"))
     }

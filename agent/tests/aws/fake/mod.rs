@@ -227,10 +227,11 @@ impl State {
 impl Refusal {
     fn xml(&self) -> String {
         let Refusal { code, message, .. } = self;
-        let error =
-            format!("<Error><Code>{code}</Code><Message>{}</Message></Error>", escaped(message));
+        let message = escaped(message);
+        let error = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
         format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Errors>{error}</Errors><RequestID>r</RequestID></Response>"
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Errors>{error}</Errors>\
+             <RequestID>r</RequestID></Response>"
         )
     }
 }
