@@ -22,4 +22,5 @@ mod paths;
 mod people;
 mod previews;
 mod streams;
+mod tenants;
 mod world;
