@@ -63,7 +63,7 @@ check: ## Runs formatter, lints, documentation, dependency, script and unit chec
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/* $(SCRIPTS); else echo 'shellcheck is not installed: scripts not checked'; fi
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
-	@.ci/prerequisites build netns
+	@.ci/prerequisites build netns bench
 	cargo build --locked --release --package postern-controlplane --package postern-agent --bins
 	cargo bench --locked --package postern-agent --bench postern
 

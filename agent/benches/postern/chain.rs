@@ -1,7 +1,7 @@
 //! The real binaries, one control plane and one agent: from a report to the kernel, and what the
 //! agent costs while nothing happens.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use postern_controlplane::store::{
 use postern_shared::ids::{GroupId, MemberId};
 use postern_shared::network::Network;
 use postern_shared::time::Expiry;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
+use crate::daemon::{Daemon, PATIENCE, binary, text, wait_for};
 use crate::figure::{Figure, Times};
 use crate::floors;
 use crate::load::{self, Connection};
@@ -32,7 +32,6 @@ const ENTRIES: u32 = 100_000;
 const IDLE: Duration = Duration::from_secs(30);
 /// What a load needed for the moment is given back some seconds after it.
 const SETTLED: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(60);
 const PLANE: &str = "127.0.0.1:8080";
 
 pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {
@@ -228,62 +227,6 @@ fn serve(folder: &Path) -> anyhow::Result<Daemon> {
     Ok(plane)
 }
 
-/// A daemon that ends with this value.
-struct Daemon {
-    child: Child,
-    program: String,
-    config: String,
-}
-
-impl Daemon {
-    fn start(program: &str, command: &str, config: &str, log: &Path) -> anyhow::Result<Daemon> {
-        let program = binary(program)?;
-        let log = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(&program)
-            .args([command, "--config", config])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .with_context(|| program.clone())?;
-        Ok(Daemon { child, program, config: config.to_owned() })
-    }
-
-    /// Asks the daemon to end, and waits until it has.
-    fn stop(&mut self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    fn resident_mib(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: f64 = line
-            .and_then(|line| line.trim().strip_suffix(" kB"))
-            .context("the kernel tells resident memory")?
-            .parse()?;
-        Ok(kib / 1_024.0)
-    }
-
-    /// The processor time that the daemon has used, all threads together.
-    fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut used = Duration::ZERO;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let schedstat = fs::read_to_string(thread?.path().join("schedstat"))?;
-            let nanoseconds = schedstat.split(' ').next().unwrap_or_default().parse()?;
-            used += Duration::from_nanos(nanoseconds);
-        }
-        Ok(used)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 /// `nft monitor`: what the kernel says of new elements, with the time at which it said so.
 struct Monitor {
     child: Child,
@@ -325,35 +268,4 @@ impl Drop for Monitor {
         drop(self.child.kill());
         drop(self.child.wait());
     }
-}
-
-/// The release binary of that name.
-fn binary(name: &str) -> anyhow::Result<String> {
-    let path = crate::target_folder()?.join("release").join(name);
-    anyhow::ensure!(path.exists(), "{} is missing; run `make bench`", path.display());
-    Ok(path.to_str().context("the path is text")?.to_owned())
-}
-
-/// The first text under `name`, however deep it lies.
-fn text(value: &Value, name: &str) -> anyhow::Result<String> {
-    fn find<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
-        match value {
-            Value::Object(fields) => match fields.get(name) {
-                Some(Value::String(text)) => Some(text),
-                Some(_) | None => fields.values().find_map(|field| find(field, name)),
-            },
-            Value::Array(items) => items.iter().find_map(|item| find(item, name)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-        }
-    }
-    find(value, name).map(str::to_owned).with_context(|| format!("no `{name}` in {value}"))
-}
-
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
-    let start = Instant::now();
-    while !is_so() {
-        anyhow::ensure!(start.elapsed() < PATIENCE, "{what} did not come in time");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! From one report to the last of a hundred followers.
+//! From one report to the last of all followers.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,37 +15,41 @@ use crate::figure::{Figure, Times};
 use crate::load::{self, Connection};
 use crate::plane::{self, Plane};
 
-const FOLLOWERS: usize = 100;
-const MOVES: u64 = 300;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {
-    let folder = tempfile::tempdir_in(folder)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let times = runtime.block_on(measure(folder.path()))?;
-    Ok(vec![Figure::new("fanout_100_p99_ms", times.quantile_ms(0.99), "ms")])
+    let mut figures = Vec::new();
+    for (name, followers, moves) in
+        [("fanout_100_p99_ms", 100, 300), ("fanout_1000_p99_ms", 1_000, 200)]
+    {
+        let folder = tempfile::tempdir_in(folder)?;
+        let times = runtime.block_on(measure(folder.path(), followers, moves))?;
+        figures.push(Figure::new(name, times.quantile_ms(0.99), "ms"));
+    }
+    Ok(figures)
 }
 
-async fn measure(folder: &Path) -> anyhow::Result<Times> {
+async fn measure(folder: &Path, followers: usize, moves: u64) -> anyhow::Result<Times> {
     let plane = Plane::start(folder).await?;
     let bookmark = plane.pair(true).await?;
-    let (heard, mut hears) = mpsc::channel(FOLLOWERS);
+    let (heard, mut hears) = mpsc::channel(followers);
     let mut keys = Vec::new();
-    for _ in 0..FOLLOWERS {
+    for _ in 0..followers {
         keys.push(plane.key().await?);
     }
     try_join_all(keys.iter().map(|key| follow(&plane, key, heard.clone()))).await?;
-    for _ in 0..FOLLOWERS {
+    for _ in 0..followers {
         let first = timeout(PATIENCE, hears.recv()).await?;
         anyhow::ensure!(first == Some(()), "a follower did not get its first list");
     }
     let mut client = Connection::open(plane.address).await?;
     let mut times = Times::default();
-    for round in 0..MOVES {
+    for round in 0..moves {
         let elsewhere = plane::address(1, round).to_string();
         let start = Instant::now();
         client.ask(&load::post(&format!("/b/{}", bookmark.expose()), &elsewhere)).await?;
-        for _ in 0..FOLLOWERS {
+        for _ in 0..followers {
             timeout(PATIENCE, hears.recv()).await?;
         }
         times.push(start.elapsed());

@@ -1,6 +1,7 @@
 //! Clients that ask as fast as they are answered, over HTTP/1.1 connections that stay open.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +15,14 @@ pub(crate) fn post(path: &str, client: &str) -> Request {
     format!(
         "POST {path} HTTP/1.1\r\nHost: plane\r\nAccept: application/json\r\n\
          X-Forwarded-For: {client}\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+/// A GET by the holder of a key; `more` are header fields, each with its end of line.
+pub(crate) fn get(path: &str, key: &str, more: &str) -> Request {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: plane\r\nX-Forwarded-For: 203.0.113.1\r\n\
+         Authorization: Bearer {key}\r\n{more}\r\n"
     )
 }
 
@@ -36,7 +45,7 @@ where
                 let mut connection = Connection::open(server).await?;
                 let mut answered = 0;
                 while Instant::now() < until {
-                    connection.ask(&next(client, answered)).await?;
+                    connection.exchange(&next(client, answered)).await?;
                     answered += 1;
                 }
                 anyhow::Ok(answered)
@@ -63,15 +72,27 @@ impl Connection {
         Ok(Connection { stream, buffer: Vec::with_capacity(4_096) })
     }
 
-    /// Sends a request and waits for the whole answer, which must be a success.
+    /// Sends a request and waits for the whole answer, which must be a success; answers its body.
     pub(crate) async fn ask(&mut self, request: &str) -> anyhow::Result<String> {
+        let body = self.exchange(request).await?;
+        Ok(String::from_utf8_lossy(&self.buffer[body]).into_owned())
+    }
+
+    /// The head of the last answer.
+    pub(crate) fn last_head(&self) -> anyhow::Result<&str> {
+        let end = self.head()?.map_or(0, |(head, _)| head);
+        Ok(std::str::from_utf8(&self.buffer[..end])?)
+    }
+
+    /// Sends a request and waits for the whole answer; says where in the buffer the body is.
+    async fn exchange(&mut self, request: &str) -> anyhow::Result<Range<usize>> {
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
         loop {
             if let Some((head, length)) = self.head()?
                 && head + length <= self.buffer.len()
             {
-                return Ok(String::from_utf8_lossy(&self.buffer[head..head + length]).into_owned());
+                return Ok(head..head + length);
             }
             anyhow::ensure!(0 < self.stream.read_buf(&mut self.buffer).await?, "connection closed");
         }
@@ -84,7 +105,7 @@ impl Connection {
         };
         let head = std::str::from_utf8(&self.buffer[..end])?;
         anyhow::ensure!(
-            head.starts_with("HTTP/1.1 2"),
+            head.starts_with("HTTP/1.1 2") || head.starts_with("HTTP/1.1 304 "),
             "{}",
             String::from_utf8_lossy(&self.buffer)
         );

@@ -10,13 +10,16 @@
 #![expect(clippy::print_stdout, reason = "prints figures")]
 
 mod chain;
+mod daemon;
 mod fanout;
+mod feeds;
 mod figure;
 mod floors;
 mod kernel;
 mod load;
 mod plane;
 mod raw_netlink;
+mod streams;
 mod throughput;
 
 use std::env;
@@ -41,8 +44,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let target = target_folder()?;
     // On a real disk, not on a tmpfs: commits are what is measured.
     let folder = tempfile::tempdir_in(&target)?;
-    let sections: [(&str, Section); 4] = [
+    let sections: [(&str, Section); 6] = [
         ("throughput", throughput::figures),
+        ("feeds", feeds::figures),
+        ("streams", streams::figures),
         ("fanout", fanout::figures),
         ("kernel", kernel::figures),
         ("chain", chain::figures),

@@ -24,6 +24,7 @@ use postern_controlplane::seal::Sealer;
 use postern_controlplane::server::{ForwardHeader, Limits, Listener, Server, TrustedProxies};
 use postern_controlplane::store::{Options, RedbStore};
 use postern_shared::ids::{Epoch, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
+use postern_shared::network::Network;
 use postern_shared::scope::ScopeSet;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
 use postern_shared::token::{Token, TokenKind};
@@ -76,7 +77,7 @@ impl Plane {
         let address = listener.local_address().expect("a TCP listener has an address");
         let (stop, stopped) = watch::channel(false);
         let server =
-            Server::new(router, Limits { connections_by_peer: 1_000, ..Limits::PUBLIC }, proxies);
+            Server::new(router, Limits { connections_by_peer: 2_000, ..Limits::PUBLIC }, proxies);
         tokio::spawn(async move { server.serve(listener, stopped).await });
 
         let org = OrgId::from_random(engine.chance().id());
@@ -159,6 +160,25 @@ impl Plane {
             .await?;
         }
         Ok(bookmark)
+    }
+
+    /// Makes so many fixed networks members of the group.
+    pub(crate) async fn networks(&self, count: u32) -> anyhow::Result<()> {
+        let member = |number: u32| Member {
+            id: MemberId::from_random(self.engine.chance().id()),
+            org: self.org,
+            group: self.group,
+            kind: MemberKind::Network {
+                network: Network::host(Ipv4Addr::from(0x0a00_0000 + number * 2).into()),
+                note: "bench".parse().expect("a label"),
+            },
+            expires: Expiry::Never,
+            added_at: self.engine.now(),
+        };
+        for number in 0..count {
+            self.ask(Command::AddMember(member(number))).await?;
+        }
+        Ok(())
     }
 
     /// The revision of the newest commit; each commit is one more.
