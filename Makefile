@@ -51,7 +51,7 @@ test-core: ## Runs all tests but those of AWS, whose SDK needs 12 GiB of memory 
 	$(call run-tests,--features postern-agent/failpoints$(comma)postern-controlplane/failpoints)
 	@echo 'All but the AWS targets were tested: `make test` tests those as well, with 12 GiB of memory.'
 
-check: ## Runs formatter, lints, documentation, dependency, script and unit checks
+check: ## Runs formatter, lints, documentation, API document, dependency, script and unit checks
 	@.ci/prerequisites build check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
@@ -60,7 +60,8 @@ check: ## Runs formatter, lints, documentation, dependency, script and unit chec
 	cargo deny --offline --all-features check --hide-inclusion-graph bans licenses sources
 	.ci/units
 	.ci/documents
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/* $(SCRIPTS); else echo 'shellcheck is not installed: scripts not checked'; fi
+	.ci/openapi
+	@if command -v shellcheck >/dev/null; then shellcheck $(filter-out %.txt,$(wildcard .ci/*)) $(SCRIPTS); else echo 'shellcheck is not installed: scripts not checked'; fi
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
 	@.ci/prerequisites build netns bench
