@@ -26,9 +26,9 @@ struct Shape {
     fields: &'static [(&'static str, &'static str)],
 }
 
-/// As their makers describe them, each under the name of the document.
+/// As they call themselves. Versions vary, and nothing of ours looks at a robot's name: what they have in
+/// common is that they look, and that some browsers say why.
 const SHAPES: [Shape; 17] = [
-    // Slack, "Robots": the link expander asks for the first bytes only.
     Shape {
         who: "Slack",
         fields: &[
@@ -37,9 +37,7 @@ const SHAPES: [Shape; 17] = [
             ("range", "bytes=0-32768"),
         ],
     },
-    // Telegram, "Instant View", which names its robot.
     Shape { who: "Telegram", fields: &[("user-agent", "TelegramBot (like TwitterBot)")] },
-    // Meta for developers, "Web crawlers".
     Shape {
         who: "WhatsApp",
         fields: &[("user-agent", "WhatsApp/2.24.10.85 A"), ("accept", "*/*")],
@@ -54,7 +52,6 @@ const SHAPES: [Shape; 17] = [
             ("range", "bytes=0-524287"),
         ],
     },
-    // Microsoft Learn, "Bots in Teams: link unfurling".
     Shape {
         who: "Teams",
         fields: &[(
@@ -63,12 +60,11 @@ const SHAPES: [Shape; 17] = [
              skype-url-preview@microsoft.com",
         )],
     },
-    // Microsoft Learn, "Safe Links in Microsoft Defender for Office 365": it calls itself a browser.
+    // A mail scanner that calls itself a browser.
     Shape {
         who: "SafeLinks",
         fields: &[("user-agent", CHROME), ("accept", PAGE), ("accept-language", "en-US")],
     },
-    // Google Search Central, "Google crawlers".
     Shape {
         who: "Googlebot",
         fields: &[
@@ -80,9 +76,7 @@ const SHAPES: [Shape; 17] = [
             ("from", "googlebot(at)googlebot.com"),
         ],
     },
-    // X Developer Platform, "Cards: crawling".
     Shape { who: "Twitter", fields: &[("user-agent", "Twitterbot/1.0"), ("accept", "*/*")] },
-    // Discord for Developers, "User agents of link previews".
     Shape {
         who: "Discord",
         fields: &[(
@@ -90,7 +84,7 @@ const SHAPES: [Shape; 17] = [
             "Mozilla/5.0 (compatible; Discordbot/2.0; +https://discordapp.com)",
         )],
     },
-    // Chrome for Developers, "Prerender pages in Chrome"; Nav Speculation, "Sec-Purpose".
+    // Fetch and Prerendering Revamped (WICG) have `Sec-Purpose`; `Purpose` is what came before it.
     Shape {
         who: "Chrome prerenders",
         fields: &[
@@ -114,7 +108,6 @@ const SHAPES: [Shape; 17] = [
             ("sec-purpose", "prefetch;anonymous-client-ip"),
         ],
     },
-    // Chrome for Developers, "Omnibox prerendering" shows a page before Enter, as a preview.
     Shape {
         who: "Chrome previews a link",
         fields: &[
@@ -123,7 +116,6 @@ const SHAPES: [Shape; 17] = [
             ("sec-purpose", "prefetch;prerender;preview"),
         ],
     },
-    // Apple, "Safari Top Sites": pages are asked for with `X-Purpose: preview`.
     Shape {
         who: "Safari previews",
         fields: &[("user-agent", SAFARI), ("accept", PAGE), ("x-purpose", "preview")],
@@ -132,7 +124,6 @@ const SHAPES: [Shape; 17] = [
         who: "Safari preloads",
         fields: &[("user-agent", SAFARI), ("accept", PAGE), ("purpose", "prefetch")],
     },
-    // MDN, "Link prefetching FAQ", and "Sec-Purpose" for later versions.
     Shape {
         who: "Firefox prefetches",
         fields: &[("user-agent", FIREFOX), ("accept", PAGE), ("x-moz", "prefetch")],
@@ -160,7 +151,7 @@ async fn look(world: &World, method: &str, path: &str, shape: &Shape, key: Optio
     world.router.clone().oneshot(request).await.unwrap().status().as_u16()
 }
 
-/// Everything that the plane knows, in memory and in the store.
+/// Everything that the plane knows; nothing gets into the store that is not applied here as well.
 fn all(world: &World) -> String {
     format!("{:?}", *world.engine.state())
 }
