@@ -30,6 +30,7 @@ fn rejected(rejection: Rejection) -> ApiError {
         Rejection::NotFound => ApiError::NotFound,
         Rejection::Invalid { field, reason } => ApiError::field(format!("/{field}"), reason),
         Rejection::Conflict(detail) => ApiError::Conflict { detail: detail.to_owned() },
+        Rejection::AdminsOnly => ApiError::AdminsOnly,
         Rejection::Changed => ApiError::PreconditionFailed,
         // Looked up before it was asked for; then another process was faster.
         Rejection::Repeated => ApiError::IdempotencyKeyInUse,

@@ -173,12 +173,25 @@ impl Decision {
 /// is as asked for already.
 pub fn decide(state: &State, order: &Order, now: Timestamp) -> Result<Vec<Change>, Rejection> {
     let org = state.org_of(&order.command).ok_or(Rejection::NotFound)?;
+    check_role(state, order, org)?;
     let Decision { events, mut changes } = decide_command(state, &order.command, now)?;
     for event in events {
         let Order { actor, source, .. } = *order;
         changes.push(Change::Record(AuditRecord { org, at: now, actor, source, event }));
     }
     Ok(changes)
+}
+
+/// What is the org's, an admin of that org changes; users change alone only how they get in.
+fn check_role(state: &State, order: &Order, org: OrgId) -> Result<(), Rejection> {
+    let Actor::User(user) = order.actor else { return Ok(()) };
+    if !state.footprint(&order.command).writes.contains(&RecordKey::Org(org)) {
+        return Ok(());
+    }
+    match state.live_user(org, user)?.role {
+        Role::Admin => Ok(()),
+        Role::Member => Err(Rejection::AdminsOnly),
+    }
 }
 
 fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {

@@ -19,6 +19,9 @@ pub enum Rejection {
     /// The order does not fit what is there.
     #[error("{0}")]
     Conflict(&'static str),
+    /// The user may look, but change nothing of the org's.
+    #[error("only an admin of the org may change this")]
+    AdminsOnly,
     /// The record is not in the state that the caller saw.
     #[error("the record was changed by somebody else; read it again")]
     Changed,

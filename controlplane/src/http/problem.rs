@@ -50,6 +50,10 @@ pub enum ApiError {
         scope: String,
     },
 
+    /// Only an admin of the org may change what is asked for.
+    #[error("only an admin of the org may change this")]
+    AdminsOnly,
+
     /// A form that no page of ours has sent, or one that is too old.
     #[error("the form is not from a page of this plane, or is too old; open the page again")]
     ForeignForm,
@@ -174,6 +178,7 @@ const FORBIDDEN_ORIGIN: Kind =
     kind(StatusCode::FORBIDDEN, "forbidden_origin", "The key does not work from here");
 const INSUFFICIENT_SCOPE: Kind =
     kind(StatusCode::FORBIDDEN, "insufficient_scope", "The key may not do this");
+const ADMINS_ONLY: Kind = kind(StatusCode::FORBIDDEN, "admins_only", "Only an admin may do this");
 const FOREIGN_FORM: Kind =
     kind(StatusCode::FORBIDDEN, "foreign_form", "The form comes from elsewhere");
 const MISDIRECTED: Kind =
@@ -293,6 +298,7 @@ impl ApiError {
             ApiError::Unauthorized => UNAUTHORIZED,
             ApiError::ForbiddenOrigin => FORBIDDEN_ORIGIN,
             ApiError::InsufficientScope { .. } => INSUFFICIENT_SCOPE,
+            ApiError::AdminsOnly => ADMINS_ONLY,
             ApiError::ForeignForm => FOREIGN_FORM,
             ApiError::Misdirected => MISDIRECTED,
             ApiError::NotFound => NOT_FOUND,
@@ -338,6 +344,7 @@ impl ApiError {
             | ApiError::Invalid { .. }
             | ApiError::ForbiddenOrigin
             | ApiError::InsufficientScope { .. }
+            | ApiError::AdminsOnly
             | ApiError::ForeignForm
             | ApiError::Misdirected
             | ApiError::NotFound

@@ -173,6 +173,25 @@ fn other_orgs_reach_nobody() {
 }
 
 #[test]
+fn an_admin_changes_what_is_the_orgs_and_nobody_elses() {
+    let (mut world, org, admin, member) = peopled();
+    world.run(create_org(9), at(0)).unwrap();
+    let make = |user: UserId, org: OrgId| {
+        let command = Command::CreateGroup(new_group(org, 50, None));
+        let order = Order { actor: Actor::User(user), source: None, command };
+        decide(&world.state, &order, at(1))
+    };
+
+    assert_eq!(make(member.id, org), Err(Rejection::AdminsOnly));
+    assert_eq!(make(admin.id, OrgId::from_random(bytes(9))), Err(Rejection::NotFound));
+    assert_eq!(make(UserId::from_random(bytes(77)), org), Err(Rejection::NotFound));
+    let made = make(admin.id, org).unwrap();
+    assert!(
+        matches!(made.last(), Some(Change::Record(record)) if record.actor == Actor::User(admin.id))
+    );
+}
+
+#[test]
 fn a_code_counts_for_what_it_was_checked_against_only() {
     let (mut world, _, _, member) = peopled();
     let now = at(300);
