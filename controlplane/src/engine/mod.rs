@@ -119,7 +119,7 @@ struct Telling {
 
 enum Job {
     Order(Box<Order>, Option<Telling>, oneshot::Sender<Result<Done, Refused>>),
-    Pass(oneshot::Sender<()>),
+    Pass(oneshot::Sender<bool>),
     Sign(oneshot::Sender<()>),
     Prune { before: Timestamp, done: oneshot::Sender<bool> },
     ReplaceEpoch { held: Epoch, done: oneshot::Sender<()> },
@@ -268,8 +268,9 @@ impl Engine {
     }
 
     /// Waits until the writer has passed by: what was under way when this was asked is done. For
-    /// ever when the writer hangs, and so a sign of its life.
-    pub async fn pass(&self) -> Result<(), Refused> {
+    /// ever when the writer hangs, and so a sign of its life. Answers whether the disk has room for
+    /// more than revocations.
+    pub async fn pass(&self) -> Result<bool, Refused> {
         let (done, passed) = oneshot::channel();
         self.jobs.send(Job::Pass(done)).await.map_err(|_| Refused::Stopped)?;
         passed.await.map_err(|_| Refused::Stopped)

@@ -115,7 +115,7 @@ impl Writer {
                 }
                 Job::Order(order, telling, answer) => orders.push((*order, telling, answer)),
                 // Whoever asked may have left.
-                Job::Pass(done) => drop(done.send(())),
+                Job::Pass(done) => drop(done.send(self.has_room()?)),
                 Job::Sign(done) => {
                     self.sign()?;
                     // Whoever asked may have left.
@@ -143,11 +143,7 @@ impl Writer {
     fn carry_out(&mut self, orders: Vec<Waiting>) -> Result<(), StoreError> {
         let now = self.hub.clock.now();
         let mut batch = Batch { closes_only: true, ..Batch::default() };
-        let has_room = match self.store.check_room() {
-            Ok(()) => true,
-            Err(StoreError::DiskReserve { .. }) => false,
-            Err(error) => return Err(error),
-        };
+        let has_room = self.has_room()?;
         let hub = Arc::clone(&self.hub);
         let state = hub.state.read().unwrap_or_else(PoisonError::into_inner);
         for (order, telling, answer) in orders {
@@ -162,6 +158,15 @@ impl Writer {
             return Ok(());
         }
         self.commit(batch, now)
+    }
+
+    /// Says whether the disk has room for more than revocations.
+    fn has_room(&self) -> Result<bool, StoreError> {
+        match self.store.check_room() {
+            Ok(()) => Ok(true),
+            Err(StoreError::DiskReserve { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Decides an order and puts it into the batch, or defers it, or answers it.

@@ -95,9 +95,16 @@ impl Patience {
         Patience { base: Duration::from_secs(20), cap: Duration::from_secs(15 * 60) };
 }
 
-/// What became of the newest letter to each user, in the order of their ids.
+/// What became of the newest letter to each user, in the order of their ids, and since when no
+/// letter gets through.
 #[derive(Clone, Default)]
-struct Fates(Arc<Mutex<BTreeMap<UserId, Fate>>>);
+struct Fates(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    fates: BTreeMap<UserId, Fate>,
+    failing_since: Option<Timestamp>,
+}
 
 struct Waiting {
     letter: Letter,
@@ -126,7 +133,12 @@ impl Outbox {
 
     /// What became of the newest letter to a user since the start.
     pub fn fate(&self, user: UserId) -> Option<Fate> {
-        self.fates.lock().get(&user).cloned()
+        self.fates.lock().fates.get(&user).cloned()
+    }
+
+    /// Since when no letter gets through to the mail server; none while letters do.
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        self.fates.lock().failing_since
     }
 }
 
@@ -137,16 +149,22 @@ impl fmt::Debug for Outbox {
 }
 
 impl Fates {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<UserId, Fate>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, user: UserId, fate: Fate) {
-        let mut fates = self.lock();
+        let fates = &mut self.lock().fates;
         if FATES_MAX <= fates.len() && !fates.contains_key(&user) {
             fates.pop_first();
         }
         fates.insert(user, fate);
+    }
+
+    /// Notes at a time that the server was reached, or that it was not.
+    fn reached(&self, is_reached: bool, at: Timestamp) {
+        let since = &mut self.lock().failing_since;
+        *since = if is_reached { None } else { since.or(Some(at)) };
     }
 }
 
@@ -190,6 +208,8 @@ impl Postman {
     async fn deliver(&self, mut tried: Waiting) -> Option<(Duration, Waiting)> {
         let result = self.transport.deliver(&tried.letter, self.chance.as_ref()).await;
         let (user, at) = (tried.letter.user, self.clock.now());
+        // A letter that is refused for good was seen by the server, which takes others.
+        self.fates.reached(result.as_ref().map_or_else(MailError::is_final, |()| true), at);
         let error = match result {
             Ok(()) => {
                 metrics::counter!("postern_mails_total", "outcome" => "sent").increment(1);
