@@ -24,12 +24,13 @@ use crate::beacon::Confirmations;
 use crate::config::{FamilyUrls, PublicUrl, WebOrigin};
 use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
+use crate::health::Readiness;
 use crate::http::border::{Border, finish};
 use crate::http::host;
 use crate::http::limit::{Limiter, RateLimits};
 use crate::people::{self, People};
 use crate::server::TrustedProxies;
-use crate::{api, beacon, compat, health};
+use crate::{api, beacon, compat, console, health};
 
 /// What the operator decides about the routes.
 #[derive(Debug, Clone)]
@@ -72,6 +73,7 @@ struct Parts {
     seats: Arc<Seats>,
     written: Written,
     people: People,
+    readiness: Readiness,
     spread: Spread,
     unanswered: Unanswered,
     epoch_begun_at: AtomicU64,
@@ -91,11 +93,12 @@ pub fn router(app: App) -> Router {
     let engine = app.engine().clone();
     let proxies = app.settings().proxies.clone();
     let border = Border::new(proxies, engine.clock(), engine.chance());
-    let health = health::routes(engine.clone());
+    let health = health::routes(app.clone());
+    let for_people = people::routes().merge(console::routes(&app));
     let routes = Router::new()
         .merge(beacon::routes())
         .merge(compat::routes())
-        .merge(people::routes().route_layer(from_fn_with_state(app.clone(), own_name)))
+        .merge(for_people.route_layer(from_fn_with_state(app.clone(), own_name)))
         .nest("/api/v1", api::routes(&app));
     let cors = from_fn_with_state(app.clone(), api::cors::share);
     finish(routes.with_state(app).merge(health), border).layer(cors)
@@ -125,6 +128,7 @@ impl App {
             seats: Arc::default(),
             written: Written::default(),
             people,
+            readiness: Readiness::default(),
             spread,
             unanswered: Unanswered::default(),
             epoch_begun_at: AtomicU64::new(0),
@@ -209,6 +213,10 @@ impl App {
 
     pub(crate) fn people(&self) -> &People {
         &self.0.people
+    }
+
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.0.readiness
     }
 
     /// Draws a number that is spread evenly and repeats no earlier one. Not a secret.

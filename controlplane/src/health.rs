@@ -1,13 +1,14 @@
 //! Whether the daemon is alive and ready, for service managers and load balancers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use tokio::time::{Instant, timeout};
 
+use crate::app::App;
 use crate::engine::Engine;
 use crate::http::ApiError;
 
@@ -19,35 +20,56 @@ const WRITER_KNOWN_FOR: Duration = Duration::from_secs(1);
 /// When to ask again whether the daemon is ready.
 const NOT_READY_RETRY: Duration = Duration::from_secs(1);
 
-/// Knows when the writer was last seen at work.
-struct Readiness {
-    engine: Engine,
-    seen_at: Mutex<Option<Instant>>,
+/// How the store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Reports and changes go through.
+    Well,
+    /// The disk is almost full: only revocations go through.
+    DiskFull,
+    /// The store does not answer.
+    Stuck,
 }
 
-/// The routes `/livez` (the process answers) and `/readyz` (reports and changes go through; else
-/// 503). Neither says more.
-pub(crate) fn routes(engine: Engine) -> Router {
-    let readiness = Arc::new(Readiness { engine, seen_at: Mutex::new(None) });
-    let ready = async move || readiness.answer().await;
+/// Knows how the store was when somebody last looked.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness {
+    seen: Mutex<Option<(Instant, Health)>>,
+}
+
+/// The routes `/livez` (the process answers) and `/readyz` (the store answers; else 503). Neither
+/// says more.
+pub(crate) fn routes(app: App) -> Router {
+    let ready = async move || match app.readiness().look(app.engine()).await {
+        Health::Well | Health::DiskFull => "ready\n".into_response(),
+        Health::Stuck => {
+            let reason = "the store does not answer".to_owned();
+            ApiError::Unavailable { reason, retry_after: NOT_READY_RETRY }.into_response()
+        }
+    };
     Router::new().route("/livez", get(async || "alive\n")).route("/readyz", get(ready))
 }
 
 impl Readiness {
-    async fn answer(&self) -> Response {
-        let is_fresh = |seen_at: Instant| seen_at.elapsed() < WRITER_KNOWN_FOR;
-        if !self.seen_at().is_some_and(is_fresh) {
-            if !matches!(timeout(WRITER_WAIT_MAX, self.engine.pass()).await, Ok(Ok(()))) {
-                let reason = "the store does not answer".to_owned();
-                return ApiError::Unavailable { reason, retry_after: NOT_READY_RETRY }
-                    .into_response();
-            }
-            *self.seen_at() = Some(Instant::now());
+    /// Says how the store is, as of a second ago at most.
+    pub(crate) async fn look(&self, engine: &Engine) -> Health {
+        let known = *self.seen();
+        if let Some((at, health)) = known
+            && at.elapsed() < WRITER_KNOWN_FOR
+        {
+            return health;
         }
-        "ready\n".into_response()
+        let health = match timeout(WRITER_WAIT_MAX, engine.pass()).await {
+            Ok(Ok(true)) => Health::Well,
+            Ok(Ok(false)) => Health::DiskFull,
+            // Not kept: the next one to ask waits for a sign of life again.
+            Ok(Err(_)) | Err(_) => return Health::Stuck,
+        };
+        *self.seen() = Some((Instant::now(), health));
+        health
     }
 
-    fn seen_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.seen_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Option<(Instant, Health)>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

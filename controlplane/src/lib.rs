@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 mod compat;
 pub mod config;
+mod console;
 pub mod data_dir;
 pub mod domain;
 pub mod engine;

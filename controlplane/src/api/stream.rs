@@ -346,6 +346,11 @@ impl Seats {
         Ok(Seat { seats: Arc::clone(self), org, credential })
     }
 
+    /// Says whether a credential has a stream open.
+    pub(crate) fn is_taken_by(&self, credential: Credential) -> bool {
+        self.lock().by_credential.contains_key(&credential)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -200,13 +200,27 @@ fn is_bare_error(response: &Response) -> bool {
     is_error && is_plain
 }
 
+/// Takes the error out of an answer that is one, and logs it as the border does: for routes that
+/// tell their errors as pages.
+pub(crate) fn take_failure(response: &mut Response) -> Option<Arc<ApiError>> {
+    if let Some(PendingProblem(error)) = response.extensions_mut().remove() {
+        log(&error);
+        return Some(error);
+    }
+    is_bare_error(response).then(|| Arc::new(ApiError::from_status(response.status())))
+}
+
+fn log(error: &ApiError) {
+    if matches!(error, ApiError::Internal(_)) {
+        tracing::error!(error = chain(error), "request failed");
+    } else if error.status().is_server_error() {
+        tracing::debug!(error = chain(error), "request refused");
+    }
+}
+
 fn with_problem(mut response: Response, id: &RequestId) -> Response {
     let Some(PendingProblem(error)) = response.extensions_mut().remove() else { return response };
-    if matches!(*error, ApiError::Internal(_)) {
-        tracing::error!(error = chain(error.as_ref()), "request failed");
-    } else if error.status().is_server_error() {
-        tracing::debug!(error = chain(error.as_ref()), "request refused");
-    }
+    log(&error);
     let problem = error.to_problem(id.as_str());
     let body = serde_json::to_vec(&problem).expect("a problem has only plain fields");
     with_body(response, body, PROBLEM_JSON)

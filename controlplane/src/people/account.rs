@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::form::Form;
 use super::sign_in::read_hash;
 use super::welcome::{enrolled, first_step, offer, opened};
-use super::{HOME, SIGN_IN, SignedIn, codes, cookie, fresh_factor, page, password, see};
+use super::{ACCOUNT, SIGN_IN, SignedIn, codes, cookie, fresh_factor, page, password, see};
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{Command, Credentials, Factor};
@@ -22,7 +22,7 @@ const WRONG_CODE: &str = "The code is wrong or was used already, or there were t
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
-        .route(HOME, get(show))
+        .route(ACCOUNT, get(show))
         .route("/account/logins/end", post(end_login))
         .route("/account/sign-out-everywhere", post(sign_out_everywhere))
         .route("/account/password", get(ask_password).post(set_password))
@@ -62,7 +62,7 @@ async fn end_login(State(app): State<App>, signed_in: SignedIn, request: Request
     };
     match ended.await {
         Ok(true) => signed_out(),
-        Ok(false) => see(HOME),
+        Ok(false) => see(ACCOUNT),
         Err(error) => page::refused(error),
     }
 }
@@ -119,7 +119,7 @@ async fn set_password(State(app): State<App>, signed_in: SignedIn, request: Requ
     };
     match set.await {
         Ok(new) => {
-            let mut response = see(HOME);
+            let mut response = see(ACCOUNT);
             cookie::set_known(&app, &mut response, signed_in.user, &new);
             response
         }
@@ -157,7 +157,7 @@ async fn set_authenticator(
         carry_out(&app, &signed_in, command).await
     };
     match set.await {
-        Ok(()) => see(HOME),
+        Ok(()) => see(ACCOUNT),
         Err(Failed::Wrong(wrong)) => {
             page::ask_authenticator(&app, &signed_in, &offered, Some(wrong))
         }

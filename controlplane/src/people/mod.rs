@@ -43,7 +43,9 @@ pub use self::welcome::{link, mail_invitation};
 /// Where the page that signs in is.
 pub(crate) const SIGN_IN: &str = "/sign-in";
 /// Where somebody who has signed in begins.
-pub(crate) const HOME: &str = "/account";
+pub(crate) const HOME: &str = "/console";
+/// Where the own account is.
+pub(crate) const ACCOUNT: &str = "/account";
 /// Where links with a ticket lead that invites or recovers, and one that resets.
 const WELCOME: &str = "/welcome";
 const RESET: &str = "/reset";
@@ -127,7 +129,7 @@ fn browser(headers: &HeaderMap) -> String {
 
 /// Keeps a page out of caches. Its address goes to pages of ours only: a browser that tells no
 /// page where a form comes from could not prove that it comes from here.
-fn private(mut response: Response) -> Response {
+pub(crate) fn private(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
@@ -135,7 +137,7 @@ fn private(mut response: Response) -> Response {
 }
 
 /// Leads a browser on, so that a reload sends no form twice.
-fn see(path: &'static str) -> Response {
-    let location = (LOCATION, HeaderValue::from_static(path));
-    private((StatusCode::SEE_OTHER, [location]).into_response())
+pub(crate) fn see(path: &str) -> Response {
+    let location = HeaderValue::from_str(path).expect("paths of ours are plain text");
+    private((StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response())
 }

@@ -10,6 +10,7 @@ mod browser;
 mod canary;
 mod chromium;
 mod compat;
+mod console;
 mod device;
 mod document;
 mod forms;

@@ -133,7 +133,7 @@ async fn password_and_code_sign_in_and_each_alone_does_not() {
     }
     assert_eq!(told.len(), 1, "which of them was wrong is not told");
     let done = elsewhere.sign_in(&zoe, &shown).await;
-    assert_eq!((done.status, done.header("location")), (303, "/account"));
+    assert_eq!((done.status, done.header("location")), (303, "/console"));
     assert!(elsewhere.is_signed_in().await && browser.is_signed_in().await);
     let account = browser.get("/account").await;
     assert!(account.text.contains("203.0.113.9"), "the owner sees from where: {}", account.text);

@@ -1,0 +1,82 @@
+//! What somebody has filled into a form, and what is wrong with it.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use postern_shared::document::{Scalar, span};
+use postern_shared::time::Ttl;
+
+use super::frame::told;
+use super::gate::Sent;
+use crate::domain::Label;
+use crate::http::ApiError;
+use crate::people::Form;
+
+/// The fields of a form, empty before it was sent, to be shown again when something is wrong.
+#[derive(Default)]
+pub(super) struct Fields {
+    form: Option<Arc<Form>>,
+    wrong: Vec<String>,
+}
+
+impl Fields {
+    pub(super) fn of(sent: &Sent) -> Fields {
+        Fields { form: Some(Arc::clone(&sent.form)), wrong: Vec::new() }
+    }
+
+    /// What stands in a field.
+    pub(super) fn value(&self, name: &str) -> &str {
+        self.form.as_ref().map_or("", |form| form.text(name)).trim()
+    }
+
+    /// What is wrong, line by line.
+    pub(super) fn wrong(&self) -> &[String] {
+        &self.wrong
+    }
+
+    /// Adds a mistake.
+    pub(super) fn refuse(&mut self, what: impl Display) {
+        self.wrong.push(what.to_string());
+    }
+
+    /// Reads a field that must be filled in; the form calls it `called`.
+    pub(super) fn required<T: FromStr<Err: Display>>(
+        &mut self,
+        name: &str,
+        called: &str,
+    ) -> Option<T> {
+        let read = self.value(name).parse();
+        self.note(called, read)
+    }
+
+    /// A name.
+    pub(super) fn label(&mut self) -> Option<Label> {
+        self.required("name", "the name")
+    }
+
+    /// A lifetime such as `12h`, or none.
+    pub(super) fn ttl(&mut self, name: &str, called: &str) -> Option<Option<Ttl>> {
+        if self.value(name).is_empty() {
+            return Some(None);
+        }
+        let read = span(Scalar::Text(self.value(name)));
+        self.note(called, read).map(Some)
+    }
+
+    /// Takes what became of the order: what the person can put right becomes lines of the form.
+    pub(super) fn accept<T>(&mut self, result: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(error @ (ApiError::Invalid { .. } | ApiError::Conflict { .. })) => {
+                self.wrong.extend(told(&error));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note<T, E: Display>(&mut self, called: &str, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.refuse(format_args!("{called} {error}"))).ok()
+    }
+}

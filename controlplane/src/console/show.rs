@@ -1,0 +1,66 @@
+//! How times are shown: in UTC, which the script turns into the reader's own.
+
+use std::fmt;
+use std::time::Duration;
+
+use askama::filters::HtmlSafe;
+use postern_shared::time::Timestamp;
+
+/// A point in time.
+pub(super) struct When(pub(super) Timestamp);
+
+/// How long something lasts, in at most two units.
+pub(super) struct Span(pub(super) Duration);
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exact = self.0.to_string();
+        // RFC 3339 has the date in its first ten characters, hour and minute from the twelfth on.
+        let (day, time) = (&exact[..10], &exact[11..16]);
+        write!(f, "<time datetime=\"{exact}\">{day} {time} UTC</time>")
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secs = self.0.as_secs();
+        let (days, hours, mins) = (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60);
+        match (days, hours, mins) {
+            (0, 0, 0) => write!(f, "{secs} s"),
+            (0, 0, mins) => two(f, (mins, "min"), (secs % 60, "s")),
+            (0, hours, mins) => two(f, (hours, "h"), (mins, "min")),
+            (days, hours, _) => two(f, (days, "d"), (hours, "h")),
+        }
+    }
+}
+
+/// Shows the second only where there is any of it.
+fn two(f: &mut fmt::Formatter<'_>, large: (u64, &str), small: (u64, &str)) -> fmt::Result {
+    write!(f, "{} {}", large.0, large.1)?;
+    if small.0 == 0 { Ok(()) } else { write!(f, " {} {}", small.0, small.1) }
+}
+
+// What they write is digits and letters of ours.
+impl HtmlSafe for When {}
+impl HtmlSafe for Span {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_has_two_units_at_most() {
+        for (secs, shown) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (61, "1 min 1 s"),
+            (3_600, "1 h"),
+            (7_380, "2 h 3 min"),
+            (86_400, "1 d"),
+            (93_599, "1 d 1 h"),
+        ] {
+            assert_eq!(Span(Duration::from_secs(secs)).to_string(), shown);
+        }
+    }
+}
