@@ -50,6 +50,7 @@ impl Metrics {
             .build_recorder();
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(MetricsError::Installed)?;
+        describe();
         Ok(Metrics { handle })
     }
 
@@ -80,6 +81,41 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// What each figure tells, for whoever finds it in Prometheus.
+fn describe() {
+    for (name, what) in [
+        ("postern_connections_ended_total", "Connections that were ended at one of their limits"),
+        ("postern_connections_refused_total", "Connections for which there was no seat"),
+        ("postern_mails_total", "Mails that were sent, or given up"),
+        ("postern_orders_committed_total", "Orders that are durable"),
+        (
+            "postern_reports_total",
+            "Reports of bookmarks: moved, or heartbeats of an address on file",
+        ),
+        ("postern_requests_total", "Requests that were answered"),
+        ("postern_sign_ins_total", "Attempts to sign in"),
+    ] {
+        metrics::describe_counter!(name, what);
+    }
+    for (name, what) in [
+        (
+            "postern_clock_skew_seconds",
+            "How far the wall clock has moved since the plane began to count",
+        ),
+        ("postern_records", "Records in memory and in the store"),
+        ("postern_store_free_bytes", "Room on the store's disk"),
+        ("postern_streams", "Followers that hold a stream open"),
+    ] {
+        metrics::describe_gauge!(name, what);
+    }
+    for (name, what) in [
+        ("postern_commit_seconds", "From the first order of a batch to its commit on disk"),
+        ("postern_request_seconds", "From a request to the head of its answer"),
+    ] {
+        metrics::describe_histogram!(name, metrics::Unit::Seconds, what);
     }
 }
 

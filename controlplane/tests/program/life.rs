@@ -147,6 +147,10 @@ fn the_figures_tell_what_happened_to_whoever_reaches_their_listener() {
     assert!(2.0 <= value("postern_orders_committed_total"), "the pair, and where it is");
     assert!(2.0 <= value("postern_commit_seconds_count"));
     assert!(0.0 < value("postern_store_free_bytes"));
+    for line in figures.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(figures.contains(&format!("# HELP {name} ")), "{name} is described");
+    }
     let public = http(daemon.address, scrape);
     assert!(public.starts_with("HTTP/1.1 404"), "the world is told no figures: {public}");
     assert!(!figures.contains("pob_"), "{figures}");
