@@ -24,4 +24,5 @@ mod people;
 mod previews;
 mod streams;
 mod tenants;
+mod window;
 mod world;

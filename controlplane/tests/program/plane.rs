@@ -58,8 +58,13 @@ pub(crate) struct Socket(SendRequest<Body>);
 
 impl Plane {
     pub(crate) fn make() -> Plane {
+        Plane::with(CONFIG)
+    }
+
+    /// Makes one of another configuration, whose data directory is `data`.
+    pub(crate) fn with(config: &str) -> Plane {
         let plane = Plane { folder: tempfile::tempdir().unwrap() };
-        std::fs::write(plane.config(), CONFIG).unwrap();
+        std::fs::write(plane.config(), config).unwrap();
         let made = plane.run(&["init", "--org", "Example", "--admin", "admin@example.org"]);
         assert!(made.status.success(), "{made:?}");
         plane
