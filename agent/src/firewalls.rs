@@ -1,22 +1,16 @@
 //! Makes targets of what the configuration says.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use futures_util::future::BoxFuture;
 use postern_shared::ids::GroupId;
+use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
-#[cfg(feature = "aws")]
-use crate::config::Provided;
-use crate::config::{NftFamily, Nftables, TargetConfig, TargetKind};
+use crate::config::{Opening, TargetConfig};
 use crate::directory::Directory;
-#[cfg(feature = "aws")]
-use crate::target::aws::{Ec2, PrefixLists, SecurityGroup};
-#[cfg(feature = "aws")]
-use crate::target::marked::Marked;
-use crate::target::nft::{
-    GateConfig, GateTarget, NftOptions, Service, SetsConfig, SetsTarget, TableFamily,
-};
 use crate::target::{Refresh, Target, TargetError, TargetInfo};
 
 /// Opens firewalls; tests have one that opens none.
@@ -28,7 +22,7 @@ pub(crate) trait Firewalls: Clone + Send + Sync + 'static {
     fn open(
         &self,
         config: &TargetConfig,
-        failsafe: &[postern_shared::network::Network],
+        failsafe: &[Network],
         directory: &Directory,
     ) -> Result<Self::Target, String>;
 }
@@ -38,14 +32,22 @@ pub(crate) trait Firewalls: Clone + Send + Sync + 'static {
 pub(crate) struct HostFirewalls;
 
 /// Any of the targets that there are.
-#[derive(Debug)]
-pub(crate) enum HostTarget {
-    Gate(GateTarget),
-    Sets(SetsTarget),
-    #[cfg(feature = "aws")]
-    SecurityGroup(Marked<SecurityGroup>),
-    #[cfg(feature = "aws")]
-    PrefixLists(Marked<PrefixLists>),
+pub(crate) struct HostTarget(Box<dyn AnyTarget>);
+
+/// [`Target`] for whoever does not know which; every target is one.
+trait AnyTarget: Send {
+    fn info(&self) -> &TargetInfo;
+    fn refresh(&mut self, now: Timestamp) -> BoxFuture<'_, Result<Refresh, TargetError>>;
+    fn observed(&self) -> &BTreeMap<GroupId, Observed>;
+    fn is_settled(&self) -> bool;
+    fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String;
+    fn apply<'a>(
+        &'a mut self,
+        plans: &'a BTreeMap<GroupId, Plan>,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), TargetError>>;
+    fn disturbed(&mut self) -> BoxFuture<'_, ()>;
+    fn flush(&mut self) -> BoxFuture<'_, Result<(), TargetError>>;
 }
 
 impl Firewalls for HostFirewalls {
@@ -54,119 +56,82 @@ impl Firewalls for HostFirewalls {
     fn open(
         &self,
         config: &TargetConfig,
-        failsafe: &[postern_shared::network::Network],
+        failsafe: &[Network],
         directory: &Directory,
     ) -> Result<HostTarget, String> {
-        match &config.kind {
-            TargetKind::Nftables(nftables) => open_nftables(config, nftables, failsafe, directory),
-            TargetKind::AwsSecurityGroup(_) | TargetKind::AwsPrefixList(_) => {
-                open_aws(config, directory)
-            }
-        }
+        config.kind.as_kind().open(&Opening { name: &config.name, failsafe, directory })
     }
 }
 
-fn open_nftables(
-    config: &TargetConfig,
-    nftables: &Nftables,
-    failsafe: &[postern_shared::network::Network],
-    directory: &Directory,
-) -> Result<HostTarget, String> {
-    match nftables {
-        Nftables::Gate { table, services, on_expiry, owner } => {
-            let mut resolved = Vec::new();
-            for service in services {
-                let groups = directory.resolve_all(&service.groups)?.into_iter().collect();
-                let (name, ports) = (service.name.clone(), service.ports.clone());
-                resolved.push(Service { name, ports, groups });
-            }
-            let gate = GateConfig {
-                table: table.clone(),
-                services: resolved,
-                failsafe: failsafe.to_vec(),
-                on_expiry: *on_expiry,
-                ownership: *owner,
-            };
-            GateTarget::new(&config.name, gate, NftOptions::default())
-                .map(HostTarget::Gate)
-                .map_err(|error| error.to_string())
-        }
-        Nftables::Sets { family, table, v4_set, v6_set, groups } => {
-            let sets = SetsConfig {
-                family: match family {
-                    NftFamily::Inet => TableFamily::Inet,
-                    NftFamily::Ip => TableFamily::Ip,
-                    NftFamily::Ip6 => TableFamily::Ip6,
-                },
-                table: table.clone(),
-                v4_set: v4_set.clone(),
-                v6_set: v6_set.clone(),
-                groups: directory.resolve_all(groups)?.into_iter().collect(),
-            };
-            SetsTarget::new(&config.name, sets, NftOptions::default())
-                .map(HostTarget::Sets)
-                .map_err(|error| error.to_string())
-        }
+impl HostTarget {
+    pub(crate) fn new(target: impl Target) -> HostTarget {
+        HostTarget(Box::new(target))
     }
 }
 
-#[cfg(feature = "aws")]
-fn open_aws(config: &TargetConfig, directory: &Directory) -> Result<HostTarget, String> {
-    match &config.kind {
-        TargetKind::Nftables(_) => Err("it is not in AWS".to_owned()),
-        TargetKind::AwsSecurityGroup(Provided { access, what, owner, groups }) => {
-            let groups = directory.resolve_all(groups)?.into_iter().collect();
-            let provider = SecurityGroup::new(Ec2::new(access.clone()), what.clone(), owner);
-            let target = Marked::new(&config.name, owner, groups, provider);
-            Ok(HostTarget::SecurityGroup(target))
-        }
-        TargetKind::AwsPrefixList(Provided { access, what, owner, groups }) => {
-            let groups = directory.resolve_all(groups)?.into_iter().collect();
-            let provider = PrefixLists::new(Ec2::new(access.clone()), what.clone(), owner);
-            Ok(HostTarget::PrefixLists(Marked::new(&config.name, owner, groups, provider)))
-        }
+impl fmt::Debug for HostTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HostTarget").field(self.0.info()).finish()
     }
 }
 
-#[cfg(not(feature = "aws"))]
-fn open_aws(config: &TargetConfig, _: &Directory) -> Result<HostTarget, String> {
-    let (name, kind) = (&config.name, config.kind());
-    Err(format!("`{name}` is of type `{kind}`, which this agent was built without; see README.md"))
-}
+impl<T: Target> AnyTarget for T {
+    fn info(&self) -> &TargetInfo {
+        Target::info(self)
+    }
 
-/// Does the same with whichever target it is.
-macro_rules! whichever {
-    ($host:expr, $target:ident => $do:expr) => {
-        match $host {
-            HostTarget::Gate($target) => $do,
-            HostTarget::Sets($target) => $do,
-            #[cfg(feature = "aws")]
-            HostTarget::SecurityGroup($target) => $do,
-            #[cfg(feature = "aws")]
-            HostTarget::PrefixLists($target) => $do,
-        }
-    };
+    fn refresh(&mut self, now: Timestamp) -> BoxFuture<'_, Result<Refresh, TargetError>> {
+        Box::pin(Target::refresh(self, now))
+    }
+
+    fn observed(&self) -> &BTreeMap<GroupId, Observed> {
+        Target::observed(self)
+    }
+
+    fn is_settled(&self) -> bool {
+        Target::is_settled(self)
+    }
+
+    fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String {
+        Target::preview(self, plans)
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        plans: &'a BTreeMap<GroupId, Plan>,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), TargetError>> {
+        Box::pin(Target::apply(self, plans, now))
+    }
+
+    fn disturbed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(Target::disturbed(self))
+    }
+
+    fn flush(&mut self) -> BoxFuture<'_, Result<(), TargetError>> {
+        Box::pin(Target::flush(self))
+    }
 }
 
 impl Target for HostTarget {
     fn info(&self) -> &TargetInfo {
-        whichever!(self, target => target.info())
+        self.0.info()
     }
 
     async fn refresh(&mut self, now: Timestamp) -> Result<Refresh, TargetError> {
-        whichever!(self, target => target.refresh(now).await)
+        self.0.refresh(now).await
     }
 
     fn observed(&self) -> &BTreeMap<GroupId, Observed> {
-        whichever!(self, target => target.observed())
+        self.0.observed()
     }
 
     fn is_settled(&self) -> bool {
-        whichever!(self, target => target.is_settled())
+        self.0.is_settled()
     }
 
     fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String {
-        whichever!(self, target => target.preview(plans))
+        self.0.preview(plans)
     }
 
     async fn apply(
@@ -174,14 +139,14 @@ impl Target for HostTarget {
         plans: &BTreeMap<GroupId, Plan>,
         now: Timestamp,
     ) -> Result<(), TargetError> {
-        whichever!(self, target => target.apply(plans, now).await)
+        self.0.apply(plans, now).await
     }
 
     async fn disturbed(&mut self) {
-        whichever!(self, target => target.disturbed().await);
+        self.0.disturbed().await;
     }
 
     async fn flush(&mut self) -> Result<(), TargetError> {
-        whichever!(self, target => target.flush().await)
+        self.0.flush().await
     }
 }

@@ -3,35 +3,112 @@
 use postern_shared::document::{Reader, Scalar, number_in, text};
 
 use super::read::{filled_list, groups, name, ports};
-use super::{GroupRef, Provided, TargetKind};
+use super::{Door, GroupRef, Kind, Opening};
+use crate::firewalls::HostTarget;
 use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
+#[cfg(feature = "aws")]
+use crate::target::aws::{Ec2, PrefixLists, SecurityGroup};
 use crate::target::marked::Mark;
+#[cfg(feature = "aws")]
+use crate::target::marked::{Marked, Provider};
 
 /// More than AWS grants anybody.
 const RULES_MAX: usize = 1000;
 const CALLS_PER_MINUTE_MAX: u16 = 1200;
+const AS_IT_WAS: &str = "AWS is as you left it";
+#[cfg(not(feature = "aws"))]
+const NOT_BUILT: &str = "this agent was built without the feature `aws`; see README.md";
 
-pub(super) fn security_group(reader: &mut Reader<'_>, target: Option<&str>) -> Option<TargetKind> {
-    let group = reader.required("group_id", id("sg-"));
-    let empty = "holds no port; write such as [22/tcp, 60000-61000/udp]";
-    let ports = filled_list(reader, "ports", ports, empty);
-    let rules_max = reader.optional("rules_max", number_in(1..=RULES_MAX));
-    let rules_max = rules_max.unwrap_or(SecurityGroupConfig::RULES_MAX);
-    let (access, owner, groups) = common(reader, target);
-    let what = SecurityGroupConfig { group: group?, ports, rules_max };
-    Some(TargetKind::AwsSecurityGroup(Provided { access, what, owner: owner?, groups }))
+/// A firewall at AWS, whose entries say whose they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Provided<T> {
+    /// Where and as whom.
+    pub(crate) access: AwsAccess,
+    /// What.
+    pub(crate) what: T,
+    /// By what our entries are known from others'. Default: the target's name.
+    pub(crate) owner: String,
+    /// Whose addresses go in.
+    pub(crate) groups: Vec<GroupRef>,
 }
 
-pub(super) fn prefix_list(reader: &mut Reader<'_>, target: Option<&str>) -> Option<TargetKind> {
-    let v4 = reader.optional("v4_list", id("pl-"));
-    let v6 = reader.optional("v6_list", id("pl-"));
-    if v4.is_none() && v6.is_none() {
-        reader.reject("v4_list", "is missing; name `v4_list`, `v6_list` or both");
+/// A security group.
+pub(crate) type SecurityGroupAt = Provided<SecurityGroupConfig>;
+
+/// Managed prefix lists.
+pub(crate) type PrefixListsAt = Provided<PrefixListsConfig>;
+
+impl Kind for SecurityGroupAt {
+    fn read(reader: &mut Reader<'_>, target: Option<&str>) -> Option<SecurityGroupAt> {
+        let group = reader.required("group_id", id("sg-"));
+        let empty = "holds no port; write such as [22/tcp, 60000-61000/udp]";
+        let ports = filled_list(reader, "ports", ports, empty);
+        let rules_max = reader.optional("rules_max", number_in(1..=RULES_MAX));
+        let rules_max = rules_max.unwrap_or(SecurityGroupConfig::RULES_MAX);
+        let (access, owner, groups) = common(reader, target);
+        let what = SecurityGroupConfig { group: group?, ports, rules_max };
+        Some(Provided { access, what, owner: owner?, groups })
     }
-    let grow_to = reader.optional("grow_to", number_in(1..=RULES_MAX));
-    let (access, owner, groups) = common(reader, target);
-    let what = PrefixListsConfig { v4, v6, grow_to };
-    Some(TargetKind::AwsPrefixList(Provided { access, what, owner: owner?, groups }))
+
+    fn doors(&self) -> Vec<Door<'_>> {
+        vec![Door { service: None, ports: &self.what.ports, groups: &self.groups }]
+    }
+
+    fn before_first_list(&self) -> Option<&'static str> {
+        Some(AS_IT_WAS)
+    }
+
+    #[cfg(feature = "aws")]
+    fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
+        let ec2 = Ec2::new(self.access.clone());
+        self.marked(opening, SecurityGroup::new(ec2, self.what.clone(), &self.owner))
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn open(&self, _: &Opening<'_>) -> Result<HostTarget, String> {
+        Err(NOT_BUILT.to_owned())
+    }
+}
+
+impl Kind for PrefixListsAt {
+    fn read(reader: &mut Reader<'_>, target: Option<&str>) -> Option<PrefixListsAt> {
+        let v4 = reader.optional("v4_list", id("pl-"));
+        let v6 = reader.optional("v6_list", id("pl-"));
+        if v4.is_none() && v6.is_none() {
+            reader.reject("v4_list", "is missing; name `v4_list`, `v6_list` or both");
+        }
+        let grow_to = reader.optional("grow_to", number_in(1..=RULES_MAX));
+        let (access, owner, groups) = common(reader, target);
+        let what = PrefixListsConfig { v4, v6, grow_to };
+        Some(Provided { access, what, owner: owner?, groups })
+    }
+
+    fn doors(&self) -> Vec<Door<'_>> {
+        vec![Door { service: None, ports: &[], groups: &self.groups }]
+    }
+
+    fn before_first_list(&self) -> Option<&'static str> {
+        Some(AS_IT_WAS)
+    }
+
+    #[cfg(feature = "aws")]
+    fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
+        let ec2 = Ec2::new(self.access.clone());
+        self.marked(opening, PrefixLists::new(ec2, self.what.clone(), &self.owner))
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn open(&self, _: &Opening<'_>) -> Result<HostTarget, String> {
+        Err(NOT_BUILT.to_owned())
+    }
+}
+
+#[cfg(feature = "aws")]
+impl<T> Provided<T> {
+    fn marked(&self, opening: &Opening<'_>, provider: impl Provider) -> Result<HostTarget, String> {
+        let groups = opening.groups(&self.groups)?;
+        Ok(HostTarget::new(Marked::new(opening.name, &self.owner, groups, provider)))
+    }
 }
 
 fn common(

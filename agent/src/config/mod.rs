@@ -3,6 +3,8 @@
 //! What is in it is the host's own word: nothing of it can be changed from afar.
 
 mod aws;
+mod kind;
+mod nftables;
 mod read;
 
 use std::fmt;
@@ -15,9 +17,11 @@ use postern_shared::document::Mistake;
 use postern_shared::ids::GroupId;
 use postern_shared::policy::LocalPolicy;
 
+pub(crate) use kind::{Door, Kind, Opening, TargetKind};
+#[cfg(test)]
+pub(crate) use nftables::Nftables;
+
 use crate::client::PlaneUrl;
-use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
-use crate::target::nft::{OnExpiry, Ownership, Ports};
 
 /// Where the configuration is when nobody says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/postern/agent.yaml";
@@ -74,81 +78,6 @@ pub(crate) struct TargetConfig {
     pub(crate) name: String,
     /// What it is.
     pub(crate) kind: TargetKind,
-}
-
-/// The kinds of firewall.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum TargetKind {
-    /// The kernel's own, through netlink.
-    Nftables(Nftables),
-    /// A security group in AWS.
-    AwsSecurityGroup(Provided<SecurityGroupConfig>),
-    /// Managed prefix lists in AWS.
-    AwsPrefixList(Provided<PrefixListsConfig>),
-}
-
-/// A firewall at AWS, whose entries say whose they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Provided<T> {
-    /// Where and as whom.
-    pub(crate) access: AwsAccess,
-    /// What.
-    pub(crate) what: T,
-    /// By what our entries are known from others'. Default: the target's name.
-    pub(crate) owner: String,
-    /// Whose addresses go in.
-    pub(crate) groups: Vec<GroupRef>,
-}
-
-/// How nftables are used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Nftables {
-    /// We drop what nobody allowed.
-    Gate {
-        /// Our table, of family `inet`. Default `postern`.
-        table: String,
-        /// What is protected, and who gets in.
-        services: Vec<Service>,
-        /// What happens to connections whose entry has ended.
-        on_expiry: OnExpiry,
-        /// Whether the kernel keeps others from our table.
-        owner: Ownership,
-    },
-    /// The operator's rules use sets whose elements we keep.
-    Sets {
-        /// The family of the operator's table.
-        family: NftFamily,
-        /// The operator's table.
-        table: String,
-        /// The set for IPv4.
-        v4_set: Option<String>,
-        /// The set for IPv6.
-        v6_set: Option<String>,
-        /// Whose addresses go in.
-        groups: Vec<GroupRef>,
-    },
-}
-
-/// What a gate protects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Service {
-    /// How it is called.
-    pub(crate) name: String,
-    /// Its ports as the client sees them.
-    pub(crate) ports: Vec<Ports>,
-    /// Who gets in.
-    pub(crate) groups: Vec<GroupRef>,
-}
-
-/// The families of nftables that can hold sets for both of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NftFamily {
-    /// `inet`
-    Inet,
-    /// `ip`
-    Ip,
-    /// `ip6`
-    Ip6,
 }
 
 /// A group, as a configuration names it.
@@ -229,26 +158,11 @@ impl Default for Config {
 impl TargetConfig {
     /// The groups that the target is kept equal to, each once.
     pub(crate) fn groups(&self) -> Vec<&GroupRef> {
-        let mut groups: Vec<&GroupRef> = match &self.kind {
-            TargetKind::Nftables(Nftables::Gate { services, .. }) => {
-                services.iter().flat_map(|service| &service.groups).collect()
-            }
-            TargetKind::Nftables(Nftables::Sets { groups, .. })
-            | TargetKind::AwsSecurityGroup(Provided { groups, .. })
-            | TargetKind::AwsPrefixList(Provided { groups, .. }) => groups.iter().collect(),
-        };
+        let doors = self.kind.as_kind().doors();
+        let mut groups: Vec<&GroupRef> = doors.iter().flat_map(|door| door.groups).collect();
         groups.sort();
         groups.dedup();
         groups
-    }
-
-    /// What kind of firewall it is, as the configuration spells it.
-    pub(crate) const fn kind(&self) -> &'static str {
-        match self.kind {
-            TargetKind::Nftables(_) => "nftables",
-            TargetKind::AwsSecurityGroup(_) => "aws_security_group",
-            TargetKind::AwsPrefixList(_) => "aws_prefix_list",
-        }
     }
 }
 

@@ -7,11 +7,9 @@ use std::path::PathBuf;
 use postern_shared::document::{self, Mistake, Reader, Scalar, boolean, number_in, span, text};
 use postern_shared::policy::LocalPolicy;
 
-use super::{
-    Config, GroupRef, LogConfig, LogFormat, NftFamily, Nftables, PlaneConfig, Service,
-    TargetConfig, TargetKind, aws,
-};
-use crate::target::nft::{OnExpiry, Ownership, Ports, Protocol};
+use super::kind::KINDS;
+use super::{Config, GroupRef, LogConfig, LogFormat, PlaneConfig, TargetConfig};
+use crate::target::nft::{Ports, Protocol};
 
 /// Longest name of a target, a service, a table or a set.
 const NAME_BYTES_MAX: usize = 64;
@@ -110,77 +108,11 @@ fn policy(reader: &mut Reader<'_>) -> Option<LocalPolicy> {
 
 fn target(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<TargetConfig> {
     let name = unique_name(reader, names);
-    let kinds: [(&str, ReadKind); 3] = [
-        ("nftables", |reader, _| nftables(reader)),
-        ("aws_security_group", aws::security_group),
-        ("aws_prefix_list", aws::prefix_list),
-    ];
-    let read = reader.required("type", one_of(&kinds));
+    let read = reader.required("type", one_of(KINDS));
     // With a type that is none the keys are taken for those of the most likely one.
-    let kind = read.unwrap_or(kinds[0].1)(reader, name.as_deref());
+    let kind = read.unwrap_or(KINDS[0].1)(reader, name.as_deref());
     read?;
     Some(TargetConfig { name: name?, kind: kind? })
-}
-
-/// Reads what belongs to a type, given the target's name.
-type ReadKind = fn(&mut Reader<'_>, Option<&str>) -> Option<TargetKind>;
-
-fn nftables(reader: &mut Reader<'_>) -> Option<TargetKind> {
-    let gate = reader.optional_mapping("gate", gate);
-    // What is there but wrong is not missing.
-    let sets = reader.optional_mapping("sets", |reader| Some(sets(reader)));
-    let nftables = match (gate, sets) {
-        (Some(gate), None) => Some(gate),
-        (None, Some(sets)) => sets,
-        (Some(_), Some(_)) => {
-            reader.reject("sets", "stands beside `gate`; make it a target of its own");
-            None
-        }
-        (None, None) => {
-            reader.reject("gate", "is missing; an nftables target has `gate` or `sets`");
-            None
-        }
-    };
-    nftables.map(TargetKind::Nftables)
-}
-
-fn gate(reader: &mut Reader<'_>) -> Option<Nftables> {
-    let mut names = BTreeSet::new();
-    let mut is_empty = true;
-    let services = reader.mappings("services", |reader| {
-        is_empty = false;
-        service(reader, &mut names)
-    });
-    if is_empty {
-        reader.reject("services", "holds no service; a gate without one protects nothing");
-    }
-    let expiries = [("drain", OnExpiry::Drain), ("cut", OnExpiry::Cut)];
-    let on_expiry = reader.optional("on_expiry", one_of(&expiries)).unwrap_or_default();
-    let owners = [("auto", Ownership::Auto), ("off", Ownership::Off)];
-    let owner = reader.optional("owner", one_of(&owners)).unwrap_or_default();
-    let table = reader.optional("table", name).unwrap_or_else(|| "postern".to_owned());
-    Some(Nftables::Gate { table, services, on_expiry, owner })
-}
-
-fn service(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<Service> {
-    let name = unique_name(reader, names);
-    let empty = "holds no port; write such as [22/tcp, 60000-61000/udp]";
-    let ports = filled_list(reader, "ports", ports, empty);
-    let groups = groups(reader);
-    Some(Service { name: name?, ports, groups })
-}
-
-fn sets(reader: &mut Reader<'_>) -> Option<Nftables> {
-    let families = [("inet", NftFamily::Inet), ("ip", NftFamily::Ip), ("ip6", NftFamily::Ip6)];
-    let family = reader.required("family", one_of(&families));
-    let table = reader.required("table", name);
-    let v4_set = reader.optional("v4_set", name);
-    let v6_set = reader.optional("v6_set", name);
-    if v4_set.is_none() && v6_set.is_none() {
-        reader.reject("v4_set", "is missing; name `v4_set`, `v6_set` or both");
-    }
-    let groups = groups(reader);
-    Some(Nftables::Sets { family: family?, table: table?, v4_set, v6_set, groups })
 }
 
 pub(super) fn groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {
@@ -205,7 +137,7 @@ pub(super) fn filled_list<T>(
     items
 }
 
-fn unique_name(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<String> {
+pub(super) fn unique_name(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<String> {
     let found = reader.required("name", name)?;
     if names.insert(found.clone()) {
         return Some(found);
@@ -229,7 +161,7 @@ pub(super) fn name(scalar: Scalar<'_>) -> Result<String, String> {
 }
 
 /// Reads one of some words.
-fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(Scalar<'_>) -> Result<T, String> {
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(Scalar<'_>) -> Result<T, String> {
     move |scalar| {
         let word: String = text(scalar)?;
         let found = words.iter().find(|(known, _)| *known == word);
@@ -266,7 +198,9 @@ pub(super) fn ports(scalar: Scalar<'_>) -> Result<Ports, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Nftables, TargetKind};
     use crate::target::aws::AwsAccess;
+    use crate::target::nft::{OnExpiry, Ownership};
 
     const WHOLE: &str = "\
 plane:

@@ -11,14 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::session::{Parts, Session};
 use super::verdict::{Asked, Rule};
 use crate::clock::Clock;
-use crate::config::{Config, GroupRef, Nftables, Provided, TargetConfig, TargetKind};
+use crate::config::{Config, GroupRef, TargetConfig};
 use crate::control::protocol::{Confirmed, Flushed, Planned, Why};
 use crate::directory::Directory;
 use crate::flushed::FlushedTargets;
 use crate::lists::Lists;
 use crate::reconcile::Order;
 use crate::status::{Board, GroupStatus, Link, ListState, Status, TargetState};
-use crate::target::nft::{Ports, Protocol};
 
 /// What there is to be asked, kept up to date over reloads.
 pub(crate) struct Office {
@@ -135,28 +134,12 @@ impl Office {
                 directory: &desk.directory,
                 lists: &self.lists,
             };
-            match &target.kind {
-                TargetKind::Nftables(Nftables::Gate { services, .. }) => {
-                    let concerned = services.iter().filter(|service| {
-                        port.is_none_or(|port| service.ports.iter().any(|ports| ports.holds(port)))
-                    });
-                    verdicts.extend(concerned.map(|service| {
-                        let ports = service.ports.iter().copied().map(written).collect();
-                        asked.verdict(Some(&service.name), ports, &service.groups)
-                    }));
-                }
-                TargetKind::Nftables(Nftables::Sets { groups, .. })
-                | TargetKind::AwsPrefixList(Provided { groups, .. }) => {
-                    verdicts.push(asked.verdict(None, Vec::new(), groups));
-                }
-                TargetKind::AwsSecurityGroup(Provided { what, groups, .. }) => {
-                    let ports = &what.ports;
-                    if port.is_none_or(|port| ports.iter().any(|ports| ports.holds(port))) {
-                        let ports = ports.iter().copied().map(written).collect();
-                        verdicts.push(asked.verdict(None, ports, groups));
-                    }
-                }
-            }
+            let doors = target.kind.as_kind().doors();
+            let concerned = doors.iter().filter(|door| {
+                let is_there = |port| door.ports.iter().any(|ports| ports.holds(port));
+                door.ports.is_empty() || port.is_none_or(is_there)
+            });
+            verdicts.extend(concerned.map(|door| asked.verdict(door)));
         }
         Why { address, as_of: now, verdicts }
     }
@@ -229,19 +212,6 @@ impl Office {
 }
 
 const RELOADED: &str = "the agent was reloaded meanwhile, ask again";
-
-/// Ports as the configuration writes them.
-fn written(ports: Ports) -> String {
-    let protocol = match ports.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    if ports.first == ports.last {
-        format!("{}/{protocol}", ports.first)
-    } else {
-        format!("{}-{}/{protocol}", ports.first, ports.last)
-    }
-}
 
 /// An expiry in words.
 pub(crate) fn shown(expiry: Expiry) -> String {

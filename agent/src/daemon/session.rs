@@ -71,10 +71,10 @@ impl Session {
                 found.as_ref().map(|found| found.iter().copied().collect()).unwrap_or_default();
             told.push(TargetStatus {
                 name: target.name.clone(),
-                kind: target.kind().to_owned(),
+                kind: target.kind.word().to_owned(),
                 groups: groups.clone(),
             });
-            let mut notes = TargetNotes::new(&target.name, target.kind(), groups.clone());
+            let mut notes = TargetNotes::new(&target.name, target.kind.word(), groups.clone());
             let opened =
                 found.and_then(|_| firewalls.open(target, &config.policy.failsafe, directory));
             match opened {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use postern_shared::policy::{Match, Standing};
 use postern_shared::time::Timestamp;
 
-use crate::config::{GroupRef, Nftables, TargetConfig, TargetKind};
+use crate::config::{Door, GroupRef, TargetConfig};
 use crate::control::protocol::{Found, Verdict};
 use crate::directory::Directory;
 use crate::lists::Lists;
@@ -44,37 +44,29 @@ impl Rule {
     ) -> Rule {
         let unlooked = || Rule::Unknown("it was not looked at yet; ask again".to_owned());
         let Some(status) = status else { return unlooked() };
-        match (status.state, &target.kind) {
-            (TargetState::Failing, _) => {
+        match status.state {
+            TargetState::Failing => {
                 let why = status.detail.as_deref().unwrap_or("no detail");
                 Rule::Unknown(format!("what stands there is not known, since a pass failed: {why}"))
             }
-            (TargetState::Flushed, _) => Rule::FailSafe,
-            (TargetState::InSync, _) if is_flushed => Rule::FailSafe,
-            (TargetState::InSync, _) => Rule::Lists,
-            (TargetState::Waiting, _) if status.passed_at.is_none() => unlooked(),
-            (TargetState::Waiting, TargetKind::Nftables(Nftables::Gate { .. })) => Rule::Nothing,
-            (TargetState::Waiting, TargetKind::Nftables(Nftables::Sets { .. })) => Rule::Unknown(
-                "it waits for its first list; until then your sets are as you left them".to_owned(),
-            ),
-            (
-                TargetState::Waiting,
-                TargetKind::AwsSecurityGroup(_) | TargetKind::AwsPrefixList(_),
-            ) => Rule::Unknown(
-                "it waits for its first list; until then AWS is as you left it".to_owned(),
-            ),
+            TargetState::Flushed => Rule::FailSafe,
+            TargetState::InSync if is_flushed => Rule::FailSafe,
+            TargetState::InSync => Rule::Lists,
+            TargetState::Waiting if status.passed_at.is_none() => unlooked(),
+            TargetState::Waiting => match target.kind.as_kind().before_first_list() {
+                None => Rule::Nothing,
+                Some(there) => {
+                    Rule::Unknown(format!("it waits for its first list; until then {there}"))
+                }
+            },
         }
     }
 }
 
 impl Asked<'_> {
-    /// What those of these groups have to say who are let in to the same ports.
-    pub(super) fn verdict(
-        &self,
-        service: Option<&str>,
-        ports: Vec<String>,
-        groups: &[GroupRef],
-    ) -> Verdict {
+    /// What those have to say who are let in by one door.
+    pub(super) fn verdict(&self, door: &Door<'_>) -> Verdict {
+        let groups = door.groups;
         let entries = self.found(groups);
         let open = entries.iter().filter(|entry| entry.is_open);
         let until = open.clone().filter_map(|entry| entry.expires_at.deadline()).max();
@@ -94,7 +86,8 @@ impl Asked<'_> {
             }
             Rule::Unknown(why) => (None, None, Some(why.clone())),
         };
-        let (target, service) = (self.target.name.clone(), service.map(str::to_owned));
+        let (target, service) = (self.target.name.clone(), door.service.map(str::to_owned));
+        let ports = door.ports.iter().map(ToString::to_string).collect();
         Verdict { target, service, ports, is_open, until, entries, note }
     }
 

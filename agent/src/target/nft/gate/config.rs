@@ -1,6 +1,7 @@
 //! What the operator says about a gate.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
@@ -46,6 +47,18 @@ impl Ports {
     /// Says whether a port is one of them.
     pub fn holds(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
+    }
+}
+
+impl fmt::Display for Ports {
+    /// As the configuration writes them: `22/tcp`, `60000-61000/udp`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = self.protocol.name();
+        if self.first == self.last {
+            write!(f, "{}/{protocol}", self.first)
+        } else {
+            write!(f, "{}-{}/{protocol}", self.first, self.last)
+        }
     }
 }
 
