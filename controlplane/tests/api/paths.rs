@@ -47,7 +47,7 @@ async fn unknown_paths_and_methods_are_problems() {
     let key = world.key(org).await;
     let caller = world.holder(&key, OFFICE);
 
-    for path in ["/", "/b/", "/api", "/api/v1", "/api/v2/pairs", "/api/v1/pairs/", "/metrics"] {
+    for path in ["/b/", "/api", "/api/v1", "/api/v2/pairs", "/api/v1/pairs/", "/metrics"] {
         let answer = caller.get(path).await;
         assert_eq!(answer.status(), 404, "{path}");
         assert_eq!(problem(answer).await["type"], "not_found", "{path}");
