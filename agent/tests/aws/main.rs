@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+#[path = "../rig/bad_way.rs"]
+mod bad_way;
 mod calls;
+#[path = "../rig/chance.rs"]
 mod chance;
 mod contract;
 mod fake;

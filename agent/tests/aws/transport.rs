@@ -15,25 +15,11 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use postern_agent::target::aws::Ec2;
 use tokio::time::Instant;
 
+use crate::bad_way::Fault;
+pub(crate) use crate::bad_way::Hostility;
 use crate::chance::Chance;
 use crate::fake::FakeEc2;
 use crate::moto;
-
-/// How bad the way is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Hostility {
-    /// Once in how many calls something goes wrong; never where it is 0.
-    pub(crate) once_in: usize,
-    /// How late a call may be.
-    pub(crate) delay_max: Duration,
-    /// Whether the client is made to wait: where time is not paused, it is not.
-    pub(crate) is_slow: bool,
-}
-
-impl Hostility {
-    pub(crate) const NONE: Hostility =
-        Hostility { once_in: 0, delay_max: Duration::from_secs(5), is_slow: true };
-}
 
 /// Where calls end up.
 #[derive(Clone)]
@@ -49,30 +35,6 @@ impl End {
             End::Moto(url) => moto::post(url, body.to_vec()).await,
         }
     }
-}
-
-/// What may go wrong with a call.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Delay(Duration),
-    /// 503 in EC2's words, without having done anything.
-    Throttled,
-    /// 503 in a balancer's words, which are HTML.
-    Html,
-    /// 200 in the words of somebody who stands in between.
-    HtmlAsSuccess,
-    /// 500 before or after it was done.
-    Failed {
-        was_done: bool,
-    },
-    /// The connection ends before or after it was done.
-    Ended {
-        was_done: bool,
-    },
-    /// It was done, and half of the answer arrives.
-    Cut,
-    /// It was done, and no answer ever arrives.
-    Silence,
 }
 
 /// When calls were sent, whatever became of them.
@@ -147,7 +109,7 @@ impl HttpConnector for Wire {
 impl Wire {
     async fn pass(&self, body: &[u8]) -> Result<HttpResponse, ConnectorError> {
         self.sent.lock().unwrap().push(Instant::now());
-        let fault = self.draw();
+        let fault = self.hostility.draw(&mut self.chance.lock().unwrap());
         match fault {
             None => Ok(response(self.end.answer(body).await)),
             Some(Fault::Delay(delay)) => {
@@ -190,25 +152,6 @@ impl Wire {
                 std::future::pending().await
             }
         }
-    }
-
-    fn draw(&self) -> Option<Fault> {
-        let mut chance = self.chance.lock().unwrap();
-        if self.hostility.once_in == 0 || !chance.once_in(self.hostility.once_in) {
-            return None;
-        }
-        let fault = match chance.below(10) {
-            0 | 1 => Fault::Delay(chance.up_to(self.hostility.delay_max)),
-            2 => Fault::Throttled,
-            3 => Fault::Html,
-            4 => Fault::HtmlAsSuccess,
-            5 => Fault::Failed { was_done: chance.once_in(2) },
-            6 | 7 => Fault::Ended { was_done: chance.once_in(2) },
-            8 => Fault::Cut,
-            _ => Fault::Silence,
-        };
-        let makes_wait = matches!(fault, Fault::Throttled | Fault::Silence);
-        Some(if makes_wait && !self.hostility.is_slow { Fault::Cut } else { fault })
     }
 }
 

@@ -15,9 +15,9 @@ use aws_sdk_ec2::config::{Builder, ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 
 use super::action::Action;
-use super::budget::Budget;
 use super::config::AwsAccess;
 use super::error::AwsError;
+use crate::target::marked::budget::Budget;
 
 /// How often the SDK tries, the first time included.
 const ATTEMPTS_MAX: u32 = 3;

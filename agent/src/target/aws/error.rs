@@ -9,8 +9,8 @@ use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
 use super::action::Action;
-use super::budget::Spent;
 use crate::target::TargetError;
+use crate::target::marked::budget::Spent;
 
 /// How long to wait where EC2 asks for patience: it never says how much.
 const THROTTLED_WAIT: Duration = Duration::from_secs(5);

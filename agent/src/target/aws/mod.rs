@@ -7,15 +7,11 @@ mod config;
 #[cfg(feature = "aws")]
 mod action;
 #[cfg(feature = "aws")]
-mod budget;
-#[cfg(feature = "aws")]
 mod client;
 #[cfg(feature = "aws")]
 mod error;
 #[cfg(feature = "aws")]
 mod lists;
-#[cfg(feature = "aws")]
-mod mirror;
 #[cfg(feature = "aws")]
 mod prefix_list;
 #[cfg(feature = "aws")]

@@ -15,7 +15,7 @@ use postern_shared::network::{Family, Network};
 use super::action::Action;
 use super::client::Ec2;
 use super::error::AwsError;
-use super::mirror::{Mirror, Written};
+use crate::target::marked::mirror::{self, Mirror};
 
 /// The tag of our rules; its value is the agent's name. What has it not is not ours, whatever its
 /// description says.
@@ -103,6 +103,14 @@ pub(super) async fn read(ec2: &mut Ec2, group: &str) -> Result<BTreeMap<String, 
     Err(AwsError::Unclear { action, message: format!("more than {PAGES_MAX} pages of rules") })
 }
 
+/// One change of ours that EC2 has confirmed.
+#[derive(Debug, Clone)]
+pub(super) enum Written {
+    Added(Rule),
+    Described { id: String, description: String },
+    Gone { id: String },
+}
+
 /// Changes to a group of one kind. EC2 takes each as a whole or refuses it as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
@@ -124,7 +132,7 @@ pub(super) async fn carry_out(
     group: &str,
     owner: &str,
     change: Change,
-    mirror: &mut Mirror,
+    mirror: &mut Mirror<Written>,
 ) -> Result<(), AwsError> {
     let mut batches = change.batches();
     while let Some(mut batch) = batches.pop() {
@@ -144,7 +152,7 @@ pub(super) async fn carry_out(
             };
             tokio::time::sleep(*wait).await;
             mirror.take(read(ec2, group).await?);
-            batch.keep_undone(mirror.rules());
+            batch.keep_undone(mirror.entries());
             if batch.is_empty() {
                 break;
             }
@@ -213,6 +221,23 @@ impl Change {
             Change::Authorize(rules) => authorize(ec2, group, owner, rules).await,
             Change::Revoke(ids) => revoke(ec2, group, ids).await,
             Change::Describe(rules) => describe(ec2, group, rules).await,
+        }
+    }
+}
+
+impl mirror::Written for Written {
+    type Key = String;
+    type Entry = Rule;
+
+    fn write_into(&self, rules: &mut BTreeMap<String, Rule>) {
+        match self {
+            Written::Added(rule) => drop(rules.insert(rule.id.clone(), rule.clone())),
+            Written::Described { id, description } => {
+                if let Some(rule) = rules.get_mut(id) {
+                    rule.description.clone_from(description);
+                }
+            }
+            Written::Gone { id } => drop(rules.remove(id)),
         }
     }
 }

@@ -13,10 +13,10 @@ use super::client::Ec2;
 use super::config::SecurityGroupConfig;
 use super::error::AwsError;
 use super::lists::{self, Head};
-use super::mirror::Mirror;
 use super::quota::Usage;
-use super::rules::{self, Change, Opening, Rule, Source};
+use super::rules::{self, Change, Opening, Rule, Source, Written};
 use crate::target::TargetError;
+use crate::target::marked::mirror::Mirror;
 use crate::target::marked::{Edits, Held, Provider, first_words};
 use crate::target::nft::Protocol;
 
@@ -28,7 +28,7 @@ pub struct SecurityGroup {
     owner: String,
     /// How our descriptions begin.
     mark: String,
-    mirror: Mirror,
+    mirror: Mirror<Written>,
     /// The lists that rules of others refer to, for the quota; without a head where nobody shows it
     /// to us.
     lists: BTreeMap<String, Option<Head>>,
@@ -48,7 +48,7 @@ impl SecurityGroup {
     /// Makes the target; nothing is asked yet. `owner` is the value of our tag.
     pub fn new(ec2: Ec2, config: SecurityGroupConfig, owner: &str) -> SecurityGroup {
         let (mark, owner) = (first_words(owner), owner.to_owned());
-        let (mirror, lists) = (Mirror::default(), BTreeMap::new());
+        let (mirror, lists) = (Mirror::new(), BTreeMap::new());
         SecurityGroup { ec2, config, owner, mark, mirror, lists }
     }
 
@@ -77,9 +77,12 @@ impl SecurityGroup {
                 }
             }
         }
-        let used = Usage::of(self.mirror.rules().values(), &self.lists);
-        let left =
-            self.mirror.rules().values().filter(|rule| !gone.iter().any(|gone| gone.id == rule.id));
+        let used = Usage::of(self.mirror.entries().values(), &self.lists);
+        let left = self
+            .mirror
+            .entries()
+            .values()
+            .filter(|rule| !gone.iter().any(|gone| gone.id == rule.id));
         let after = Usage::of(left, &self.lists) + Usage::count_all(&authorize);
         let revoke = gone.into_iter().cloned().collect();
         Steps { revoke, describe, authorize, used, after }
@@ -90,14 +93,14 @@ impl SecurityGroup {
             rule.owner.as_deref() == Some(&*self.owner) && rule.description.starts_with(&self.mark)
         };
         self.mirror
-            .rules()
+            .entries()
             .values()
             .filter(is_ours)
             .filter_map(|rule| Some((rule.opening.as_ref()?, rule)))
     }
 
     fn there(&self) -> BTreeSet<&Opening> {
-        self.mirror.rules().values().filter_map(|rule| rule.opening.as_ref()).collect()
+        self.mirror.entries().values().filter_map(|rule| rule.opening.as_ref()).collect()
     }
 
     fn is_ours_to_open(&self, opening: &Opening) -> bool {
@@ -122,7 +125,7 @@ impl Provider for SecurityGroup {
     async fn read(&mut self) -> Result<(), TargetError> {
         self.mirror.take(rules::read(&mut self.ec2, &self.config.group).await?);
         let referred: BTreeSet<String> =
-            self.mirror.rules().values().filter_map(Rule::list).cloned().collect();
+            self.mirror.entries().values().filter_map(Rule::list).cloned().collect();
         for id in referred {
             if !self.lists.contains_key(&id) {
                 let head = match lists::heads(&mut self.ec2, std::slice::from_ref(&id)).await {

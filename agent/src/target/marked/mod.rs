@@ -3,7 +3,11 @@
 //! Whoever reads the marks knows what is overdue, without any list and any memory. So this agent
 //! sweeps after a restart that forgot everything, and so does another in its place.
 
+#[cfg(feature = "aws")]
+pub(crate) mod budget;
 mod mark;
+#[cfg(feature = "aws")]
+pub(crate) mod mirror;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;

@@ -16,7 +16,7 @@ const PART: usize = 3;
 /// Once it is spent nothing goes out until a good part of it is there again: whoever used each call
 /// as it comes back would spend all of them on beginnings.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     calls_max: usize,
     made: Mutex<Made>,
 }
@@ -32,19 +32,19 @@ struct Made {
 #[error(
     "the budget of {calls_max} calls a minute is spent; raise `calls_per_minute` if that is often"
 )]
-pub(super) struct Spent {
+pub(crate) struct Spent {
     calls_max: usize,
     /// How long until the next.
-    pub(super) wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 impl Budget {
-    pub(super) fn new(calls_per_minute: u16) -> Budget {
+    pub(crate) fn new(calls_per_minute: u16) -> Budget {
         Budget { calls_max: usize::from(calls_per_minute.max(1)), made: Mutex::default() }
     }
 
     /// Counts a call that is about to be made.
-    pub(super) fn take(&self) -> Result<(), Spent> {
+    pub(crate) fn take(&self) -> Result<(), Spent> {
         let now = Instant::now();
         let Made { calls, not_before } =
             &mut *self.made.lock().expect("nobody panics while holding it");
