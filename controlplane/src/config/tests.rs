@@ -1,4 +1,10 @@
+use std::num::NonZeroU32;
+
+use super::read::{CONTROL_SOCKET, DATA_DIR, SOCKET_PATH_BYTES_MAX};
 use super::*;
+use crate::http::limit::Budget;
+use crate::mail::MailTls;
+use crate::server::ForwardHeader;
 
 const WHOLE: &str = "\
 data_dir: state
