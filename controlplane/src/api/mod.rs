@@ -55,7 +55,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
 }
 
 /// Finds a pair by its id or its number in the org. Another org's pair is as unknown as any.
-fn pair_id(state: &State, org: OrgId, text: &str) -> Result<PairId, ApiError> {
+pub(crate) fn pair_id(state: &State, org: OrgId, text: &str) -> Result<PairId, ApiError> {
     let id = match named(text)? {
         Named::Id(id) => Some(id),
         Named::Number(number) => state.org(org).and_then(|row| row.pairs.get(&number).copied()),
@@ -65,7 +65,7 @@ fn pair_id(state: &State, org: OrgId, text: &str) -> Result<PairId, ApiError> {
 }
 
 /// Finds a group by its id or its number in the org, as [`pair_id`] does.
-fn group_id(state: &State, org: OrgId, text: &str) -> Result<GroupId, ApiError> {
+pub(crate) fn group_id(state: &State, org: OrgId, text: &str) -> Result<GroupId, ApiError> {
     let id = match named(text)? {
         Named::Id(id) => Some(id),
         Named::Number(number) => state.org(org).and_then(|row| row.groups.get(&number).copied()),

@@ -179,6 +179,11 @@ impl Reach {
         }
     }
 
+    /// How it stands, to be read behind the name of a firewall.
+    pub(super) fn word(self) -> &'static str {
+        self.fault().unwrap_or("is in force")
+    }
+
     fn rank(self) -> u8 {
         match self {
             Reach::Live => 0,

@@ -80,3 +80,11 @@ impl Fields {
         read.map_err(|error| self.refuse(format_args!("{called} {error}"))).ok()
     }
 }
+
+/// Writes a lifetime as [`Fields::ttl`] reads it.
+pub(super) fn written(ttl: Ttl) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let secs = ttl.as_secs();
+    let whole = UNITS.iter().find(|(unit, _)| secs.is_multiple_of(*unit));
+    whole.map_or(format!("{secs}s"), |(unit, name)| format!("{}{name}", secs / unit))
+}

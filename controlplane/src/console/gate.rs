@@ -96,7 +96,8 @@ impl Viewer {
         self.is_admin().then(|| self.signed_in.proof())
     }
 
-    fn require_admin(&self) -> Result<(), ApiError> {
+    /// Refuses a page that leads only to a change.
+    pub(super) fn require_admin(&self) -> Result<(), ApiError> {
         if self.is_admin() { Ok(()) } else { Err(ApiError::AdminsOnly) }
     }
 }

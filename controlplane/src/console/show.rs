@@ -4,13 +4,35 @@ use std::fmt;
 use std::time::Duration;
 
 use askama::filters::HtmlSafe;
-use postern_shared::time::Timestamp;
+use postern_shared::time::{Expiry, Timestamp};
 
 /// A point in time.
 pub(super) struct When(pub(super) Timestamp);
 
 /// How long something lasts, in at most two units.
 pub(super) struct Span(pub(super) Duration);
+
+/// A point in time with how long it is until then, which the script counts down.
+pub(super) struct Left {
+    at: Timestamp,
+    left: Duration,
+}
+
+impl Left {
+    /// How long an expiry is away; none for what never ends.
+    pub(super) fn until(expiry: Expiry, now: Timestamp) -> Option<Left> {
+        let at = expiry.deadline()?;
+        Some(Left { at, left: at.since(now) })
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Left { at, left } = self;
+        let (when, left) = (When(*at), Span(*left));
+        write!(f, "{when} <span class=\"left\" data-until=\"{at}\">{left}</span>")
+    }
+}
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,6 +65,7 @@ fn two(f: &mut fmt::Formatter<'_>, large: (u64, &str), small: (u64, &str)) -> fm
 // What they write is digits and letters of ours.
 impl HtmlSafe for When {}
 impl HtmlSafe for Span {}
+impl HtmlSafe for Left {}
 
 #[cfg(test)]
 mod tests {

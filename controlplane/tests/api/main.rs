@@ -11,6 +11,7 @@ mod canary;
 mod chromium;
 mod compat;
 mod console;
+mod console_groups;
 mod device;
 mod document;
 mod forms;

@@ -1,4 +1,10 @@
-//! `/console/groups`: the groups of the org.
+//! `/console/groups`: the groups of the org, and what each lets in.
+
+mod change;
+mod feeds;
+mod live;
+mod members;
+mod page;
 
 use askama::Template;
 use axum::Router;
@@ -18,7 +24,7 @@ use crate::people::see;
 pub(super) const SECTION: Section = Section { path: "/console/groups", name: "Groups", routes };
 
 #[derive(Template)]
-#[template(path = "console/groups.html")]
+#[template(path = "console/group/list.html")]
 struct GroupsPage<'a> {
     groups: Vec<Row>,
     /// What an admin's form carries; none for others, who only look.
@@ -35,7 +41,11 @@ struct Row {
 }
 
 fn routes() -> Router<App> {
-    Router::new().route(SECTION.path, get(list).post(make))
+    Router::new()
+        .route(SECTION.path, get(list).post(make))
+        .merge(page::routes())
+        .merge(change::routes())
+        .merge(members::routes())
 }
 
 async fn list(viewer: Viewer) -> Response {

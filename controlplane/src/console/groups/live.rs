@@ -1,0 +1,166 @@
+//! What of a group is alive: whom it lets in now, and on which hosts.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use postern_shared::ids::{AgentId, GroupId};
+use postern_shared::network::Network;
+use postern_shared::position::Revision;
+use postern_shared::time::{Expiry, Timestamp};
+
+use crate::app::App;
+use crate::console::condition::Reach;
+use crate::console::show::{Left, When};
+use crate::domain::{GroupRow, Member, MemberKind, State as Orgs};
+
+/// Most entries that are shown; the others are counted.
+const ENTRIES_SHOWN_MAX: usize = 500;
+/// Most firewalls that are shown; the others are counted.
+const TARGETS_SHOWN_MAX: usize = 100;
+
+/// A group at one moment.
+#[derive(Template)]
+#[template(path = "console/group/live.html")]
+pub(super) struct Live {
+    as_of: Timestamp,
+    entries: Vec<Entry>,
+    entries_more: usize,
+    targets: Vec<Target>,
+    targets_more: usize,
+    hosts: usize,
+    /// Of the hosts, those on which all firewalls have the newest list in force.
+    hosts_open: usize,
+}
+
+/// A network that is let in.
+struct Entry {
+    network: Network,
+    sources: Vec<Source>,
+    until: Option<Left>,
+}
+
+/// Who is behind an entry.
+struct Source {
+    name: String,
+    /// The page of the pair.
+    path: Option<String>,
+    /// When the pair was last reported there, or the network was added.
+    since: When,
+}
+
+/// A firewall that the list is meant for.
+struct Target {
+    host: String,
+    path: String,
+    /// Its name; none where the host has none for this group.
+    name: Option<String>,
+    word: &'static str,
+    is_well: bool,
+}
+
+/// A host that may follow the list.
+struct Host {
+    id: AgentId,
+    name: String,
+}
+
+impl Live {
+    /// Looks at a group; none where it is gone.
+    pub(super) fn of(app: &App, group: GroupId) -> Option<Live> {
+        let now = app.engine().now();
+        let (mut live, hosts, revision) = {
+            let state = app.engine().state();
+            let row = state.group(group)?;
+            let agents = state.agents_of(row.record.org);
+            let follows = agents.filter(|it| it.revoked_at.is_none() && it.groups.contains(&group));
+            let hosts = follows.map(|it| Host { id: it.id, name: it.name.to_string() });
+            (Live::entries_of(&state, row, now), hosts.collect::<Vec<Host>>(), row.list_revision)
+        };
+        live.look_at(app, &hosts, group, revision);
+        Some(live)
+    }
+
+    fn entries_of(state: &Orgs, row: &GroupRow, now: Timestamp) -> Live {
+        let shown = row.list.live_at(now).take(ENTRIES_SHOWN_MAX);
+        let entries = shown.map(|(network, expiry)| Entry {
+            network,
+            sources: sources(state, row, network, now),
+            until: Left::until(expiry, now),
+        });
+        let entries: Vec<Entry> = entries.collect();
+        Live {
+            as_of: now,
+            entries_more: row.list.len_at(now) - entries.len(),
+            entries,
+            targets: Vec::new(),
+            targets_more: 0,
+            hosts: 0,
+            hosts_open: 0,
+        }
+    }
+
+    fn look_at(&mut self, app: &App, hosts: &[Host], group: GroupId, revision: Revision) {
+        let (epoch, board) = (app.engine().epoch(), app.engine().board());
+        let mut targets: BTreeMap<(&str, AgentId), Vec<Target>> = BTreeMap::new();
+        for host in hosts {
+            let target = |name: Option<&String>, word, is_well| Target {
+                host: host.name.clone(),
+                path: format!("/console/agents/{}", host.id),
+                name: name.cloned(),
+                word,
+                is_well,
+            };
+            let Some(report) = board.agent(host.id) else {
+                let silent = target(None, "has not said what it protects", false);
+                targets.insert((&host.name, host.id), vec![silent]);
+                continue;
+            };
+            let follows = report.host.targets.iter().filter(|it| it.groups.contains(&group));
+            let mut found: Vec<Target> = follows
+                .map(|it| {
+                    let reach = Reach::of(&board, host.id, (it, group), epoch, revision);
+                    target(Some(&it.name), reach.word(), reach == Reach::Live)
+                })
+                .collect();
+            if found.is_empty() {
+                found.push(target(None, "keeps no firewall to this list", false));
+            }
+            targets.insert((&host.name, host.id), found);
+        }
+        self.hosts = targets.len();
+        self.hosts_open = targets.values().filter(|of| of.iter().all(|it| it.is_well)).count();
+        self.targets = targets.into_values().flatten().collect();
+        self.targets_more = self.targets.len().saturating_sub(TARGETS_SHOWN_MAX);
+        self.targets.truncate(TARGETS_SHOWN_MAX);
+    }
+
+    /// How many networks are let in.
+    fn count(&self) -> usize {
+        self.entries.len() + self.entries_more
+    }
+}
+
+/// The members that a network of the list comes from, without those whose time is over.
+fn sources(state: &Orgs, row: &GroupRow, network: Network, now: Timestamp) -> Vec<Source> {
+    let members = row.sources.get(&network).into_iter().flatten();
+    let members = members.filter_map(|id| row.members.get(id)).map(|row| &row.record);
+    let live = members.filter(|member| member.expires.is_live_at(now));
+    live.filter_map(|member| source(state, member, network, now)).collect()
+}
+
+fn source(state: &Orgs, member: &Member, network: Network, now: Timestamp) -> Option<Source> {
+    let name = state.member_name(&member.kind)?.to_string();
+    match &member.kind {
+        MemberKind::Pair(id) => {
+            let pair = state.pair(*id)?;
+            let reported_at = pair.report?.reported_at(network.address())?;
+            let stale_at = Expiry::from(pair.stale_at(network.address()));
+            let path = Some(format!("/console/pairs/{}", pair.record.number));
+            let source = Source { name, path, since: When(reported_at) };
+            stale_at.is_live_at(now).then_some(source)
+        }
+        MemberKind::Network { .. } => {
+            Some(Source { name, path: None, since: When(member.added_at) })
+        }
+    }
+}
