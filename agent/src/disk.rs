@@ -2,13 +2,24 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use postern_shared::failpoint;
 
 /// Readable by nobody but the owner.
 const MODE: u32 = 0o600;
+
+/// Who may do what with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rights {
+    /// Its mode, whatever the umask.
+    pub(crate) mode: u32,
+    /// Its user, where it is not the writer's.
+    pub(crate) user: Option<u32>,
+    /// Its group, where it is not the writer's.
+    pub(crate) group: Option<u32>,
+}
 
 /// Replaces the file at `path` by `content`: after a crash there is the old file or the new one.
 /// The file is the owner's alone.
@@ -23,8 +34,28 @@ pub(crate) fn replace_by(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
+    let give = |file: &File| give_to_owner_of(directory_of(path), file);
+    replace_given(path, give, write)
+}
+
+/// Replaces the file at `path` by `content`, for whom `rights` say. Blocks on the disk.
+pub(crate) fn replace_with(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
+    let give = |file: &File| {
+        if rights.user.is_some() || rights.group.is_some() {
+            std::os::unix::fs::fchown(file, rights.user, rights.group)?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(rights.mode))
+    };
+    replace_given(path, give, |file| file.write_all(content))
+}
+
+fn replace_given(
+    path: &Path,
+    give: impl FnOnce(&File) -> io::Result<()>,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let aside = with_suffix(path, ".new");
-    let written = write_aside(&aside, write)
+    let written = write_aside(&aside, give, write)
         .and_then(|()| failpoint::reach("disk::before_rename"))
         .and_then(|()| fs::rename(&aside, path));
     if let Err(error) = written {
@@ -38,6 +69,7 @@ pub(crate) fn replace_by(
 
 fn write_aside(
     aside: &Path,
+    give: impl FnOnce(&File) -> io::Result<()>,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
     match fs::remove_file(aside) {
@@ -45,7 +77,7 @@ fn write_aside(
         Ok(()) | Err(_) => {}
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(aside)?;
-    give_to_owner_of(directory_of(aside), &file)?;
+    give(&file)?;
     let mut buffer = BufWriter::new(file);
     write(&mut buffer)?;
     failpoint::reach("disk::before_sync")?;
@@ -118,8 +150,6 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

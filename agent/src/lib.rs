@@ -5,6 +5,7 @@ mod chance;
 pub mod cli;
 mod client;
 mod clock;
+pub mod commands;
 mod config;
 mod control;
 mod credential;

@@ -8,7 +8,7 @@ use postern_shared::document::Reader;
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
 
-use super::{GroupRef, aws, nftables};
+use super::{GroupRef, aws, file, nftables};
 use crate::directory::Directory;
 use crate::firewalls::HostTarget;
 use crate::target::nft::Ports;
@@ -95,6 +95,7 @@ kinds! {
     "nftables" => Nftables(nftables::Nftables),
     "aws_security_group" => AwsSecurityGroup(aws::SecurityGroupAt),
     "aws_prefix_list" => AwsPrefixList(aws::PrefixListsAt),
+    "file" => File(file::FileAt),
 }
 
 impl Opening<'_> {

@@ -3,6 +3,7 @@
 //! What is in it is the host's own word: nothing of it can be changed from afar.
 
 mod aws;
+mod file;
 mod kind;
 mod nftables;
 mod read;

@@ -13,6 +13,7 @@ use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
 pub mod aws;
+pub mod file;
 pub mod marked;
 pub mod nft;
 

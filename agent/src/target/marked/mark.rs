@@ -42,13 +42,23 @@ impl Mark {
         let read = |part: &str| {
             let (name, deadline) = part.split_once('=')?;
             let group = groups.iter().find(|group| short(**group) == name)?;
-            let expiry = match deadline {
-                NEVER => Expiry::Never,
-                deadline => Expiry::At(deadline.parse().ok()?),
-            };
-            Some((*group, expiry))
+            Some((*group, read_deadline(deadline)?))
         };
         Some(Mark(parts.filter_map(read).collect()))
+    }
+}
+
+/// The latest deadline that a description of this owner says, whatever its groups are; `None` where
+/// it says none that can be read, and so is over for all that is known.
+pub fn latest_deadline(text: &str, owner: &str) -> Option<Expiry> {
+    let parts = text.strip_prefix(&first_words(owner))?.split(',');
+    parts.filter_map(|part| read_deadline(part.split_once('=')?.1)).max()
+}
+
+fn read_deadline(text: &str) -> Option<Expiry> {
+    match text {
+        NEVER => Some(Expiry::Never),
+        deadline => deadline.parse().ok().map(Expiry::At),
     }
 }
 
@@ -84,6 +94,19 @@ mod tests {
         }
         for text in ["postern web1/edge ", "postern web1/edge 02020202=never,01010101=soon"] {
             assert_eq!(Mark::read(text, "web1/edge", &groups), Some(Mark::default()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_latest_deadline_of_a_mark_needs_no_groups() {
+        let never = latest_deadline("postern web 01010101=2026-01-01T00:00:00Z,x=never", "web");
+        let at =
+            latest_deadline("postern web 1=2026-01-01T00:00:00Z,2=2025-01-01T00:00:00Z", "web");
+
+        assert_eq!(never, Some(Expiry::Never));
+        assert_eq!(at, Some(Expiry::At("2026-01-01T00:00:00Z".parse().unwrap())));
+        for text in ["postern web ", "postern web 1=soon", "postern other 1=never", "office"] {
+            assert_eq!(latest_deadline(text, "web"), None, "{text}");
         }
     }
 

@@ -19,7 +19,7 @@ use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::{Expiry, Timestamp};
 use tokio::time::Instant;
 
-pub use mark::{Mark, first_words};
+pub use mark::{Mark, first_words, latest_deadline};
 
 use super::{Refresh, Target, TargetError, TargetInfo};
 
@@ -59,6 +59,21 @@ pub trait Provider: Send + 'static {
 
     /// Carries edits out. What goes, goes even where what is new does not fit.
     fn write(&mut self, edits: &Edits) -> impl Future<Output = Result<(), TargetError>> + Send;
+
+    /// Says whether all else than entries is as it should be; where it is not, edits are written
+    /// even when they are none.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    /// Hears the time, before each read and write.
+    fn tell_time(&mut self, _now: Timestamp) {}
+
+    /// Resolves when what was read may have been changed by others, as far as the provider tells.
+    /// Dropping the future loses nothing.
+    fn disturbed(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// An entry of ours, as a provider holds it.
@@ -127,6 +142,11 @@ impl<P: Provider> Marked<P> {
     /// The provider below, for tests.
     pub fn provider(&self) -> &P {
         &self.provider
+    }
+
+    fn hear(&mut self, now: Timestamp) {
+        self.now = (now, Instant::now());
+        self.provider.tell_time(now);
     }
 
     /// Our time now, as far as it was told.
@@ -256,16 +276,17 @@ impl<P: Provider> Target for Marked<P> {
     }
 
     async fn refresh(&mut self, now: Timestamp) -> Result<Refresh, TargetError> {
-        self.now = (now, Instant::now());
+        self.hear(now);
         let is_doubted = self.doubted_at.is_some_and(|at| at.elapsed() < DOUBT);
         let every = if is_doubted { DOUBT_EVERY } else { READ_EVERY };
         if self.read_at.is_some_and(|at| at.elapsed() < every) {
             return Ok(Refresh::Unchanged);
         }
         let is_first = !self.is_standing && self.kept.is_empty();
+        let was_settled = self.provider.is_settled();
         in_time(self.provider.read()).await?;
         self.read_at = Some(Instant::now());
-        let drift = self.take();
+        let drift = self.take() + usize::from(was_settled && !self.provider.is_settled());
         self.show();
         let is_ours = is_first || is_doubted;
         Ok(Refresh::Reread { drift: if is_ours { 0 } else { drift } })
@@ -279,7 +300,7 @@ impl<P: Provider> Target for Marked<P> {
         let now = self.now();
         let promised: BTreeMap<Network, Mark> = self.wanted(&BTreeMap::new(), now);
         let edits = self.edits(&promised, now);
-        self.is_standing && edits == Edits::default()
+        self.is_standing && edits == Edits::default() && self.provider.is_settled()
     }
 
     fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String {
@@ -295,10 +316,10 @@ impl<P: Provider> Target for Marked<P> {
         if self.read_at.is_none() {
             return Err(TargetError::Changed);
         }
-        self.now = (now, Instant::now());
+        self.hear(now);
         let wanted = self.wanted(plans, now);
         let edits = self.edits(&wanted, now);
-        if edits != Edits::default() {
+        if edits != Edits::default() || !self.provider.is_settled() {
             // Unknown until the provider has answered, or was read again.
             self.doubted_at = Some(Instant::now());
             let read_at = self.read_at.take();
@@ -324,11 +345,17 @@ impl<P: Provider> Target for Marked<P> {
 
     async fn disturbed(&mut self) {
         let deadlines = self.kept.values().flat_map(|kept| kept.written.0.values());
-        match deadlines.filter_map(|expiry| expiry.deadline()).min() {
-            Some(deadline) => {
-                tokio::time::sleep_until(self.now.1 + deadline.since(self.now.0)).await;
+        let next = deadlines.filter_map(|expiry| expiry.deadline()).min();
+        let next = next.map(|deadline| self.now.1 + deadline.since(self.now.0));
+        let overdue = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next).await,
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
+        };
+        tokio::select! {
+            () = overdue => {}
+            () = self.provider.disturbed() => self.read_at = None,
         }
     }
 

@@ -22,7 +22,7 @@ mod wire;
 pub use gate::GateTarget;
 pub use gate::config::{ConfigError, GateConfig, OnExpiry, Ownership, Ports, Protocol, Service};
 pub use sets::{SetsConfig, SetsTarget, TableFamily};
-pub(crate) use sys::give_back_memory;
+pub(crate) use sys::{give_back_memory, watch};
 
 /// What the kernel and the host can do, to be held back by force: for older kernels and containers
 /// without privilege, and for tests that act like them.

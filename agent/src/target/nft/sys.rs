@@ -577,8 +577,8 @@ fn comment_tlv(kind: u8, comment: &str) -> Vec<u8> {
     tlv
 }
 
-/// Has the runtime tell when the socket can be read.
-pub(super) fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Has the runtime tell when a descriptor can be read.
+pub(crate) fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open for as long as it lives, and always the same descriptor.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
