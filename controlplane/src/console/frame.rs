@@ -4,6 +4,8 @@ use askama::Template;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
+use postern_shared::time::Timestamp;
+
 use super::SECTIONS;
 use super::condition::Condition;
 use super::gate::Viewer;
@@ -21,6 +23,8 @@ struct Frame<'a, T: Template> {
     style: &'a str,
     script: &'a str,
     title: &'a str,
+    /// The plane's time, by which the script counts down.
+    now: Timestamp,
     links: Vec<Link>,
     org: String,
     email: &'a str,
@@ -70,6 +74,7 @@ impl Viewer {
             style: STYLE,
             script: SCRIPT.text,
             title,
+            now: self.now(),
             links: SECTIONS.iter().map(link).collect(),
             org,
             email: self.signed_in.email.as_str(),

@@ -43,6 +43,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .route("/console/{*rest}", any(async || ApiError::NotFound))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .route_layer(gate)
+        .merge(groups::follow::routes())
         .route("/", get(begin))
         .route("/console/", get(begin))
 }

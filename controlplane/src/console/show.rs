@@ -15,22 +15,31 @@ pub(super) struct Span(pub(super) Duration);
 /// A point in time with how long it is until then, which the script counts down.
 pub(super) struct Left {
     at: Timestamp,
-    left: Duration,
+    /// None where the script counts from the start.
+    left: Option<Duration>,
 }
 
 impl Left {
     /// How long an expiry is away; none for what never ends.
     pub(super) fn until(expiry: Expiry, now: Timestamp) -> Option<Left> {
         let at = expiry.deadline()?;
-        Some(Left { at, left: at.since(now) })
+        Some(Left { at, left: Some(at.since(now)) })
+    }
+
+    /// Leaves it to the script to say how long.
+    pub(super) fn uncounted(self) -> Left {
+        Left { left: None, ..self }
     }
 }
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Left { at, left } = self;
-        let (when, left) = (When(*at), Span(*left));
-        write!(f, "{when} <span class=\"left\" data-until=\"{at}\">{left}</span>")
+        write!(f, "{} <span class=\"left\" data-until=\"{at}\">", When(*at))?;
+        if let Some(left) = left {
+            Span(*left).fmt(f)?;
+        }
+        f.write_str("</span>")
     }
 }
 

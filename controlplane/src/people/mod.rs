@@ -37,7 +37,7 @@ use crate::seal::Sealer;
 
 pub(crate) use self::form::Form;
 pub(crate) use self::prove::fresh_factor;
-pub(crate) use self::signed_in::SignedIn;
+pub(crate) use self::signed_in::{SignedIn, Watching};
 pub use self::welcome::{link, mail_invitation};
 
 /// Where the page that signs in is.

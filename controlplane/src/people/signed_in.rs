@@ -31,6 +31,11 @@ pub(crate) struct SignedIn {
     secret: SecretString,
 }
 
+/// The same for a page that asks by itself again and again: that is no use of the login, which ends
+/// when nobody sits there any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Watching(pub(crate) SignedIn);
+
 impl SignedIn {
     /// Puts the user's name under a command.
     pub(crate) fn order(&self, command: Command) -> Order {
@@ -50,37 +55,52 @@ impl SignedIn {
     }
 }
 
+/// Finds out who is signed in, if anybody is; whether the login's use is to be made durable stands
+/// beside it.
+fn find(parts: &Parts, app: &App, is_use: bool) -> Result<Option<(SignedIn, bool)>, ApiError> {
+    let caller = parts.extensions.get::<ClientAddress>().copied();
+    let Some(ClientAddress(address)) = caller else {
+        return Err(ApiError::internal("the request came over no network"));
+    };
+    let Some(token) = cookie::login(&parts.headers) else { return Ok(None) };
+    let (now, login) = (app.engine().now(), token.hash());
+    let state = app.engine().state();
+    let Some((row, user)) = state.signed_in(&login, now) else { return Ok(None) };
+    if is_use {
+        row.seen(now);
+    }
+    let signed_in = SignedIn {
+        user: user.id,
+        org: user.org,
+        role: user.role,
+        email: user.email.clone(),
+        login,
+        address,
+        secret: token.expose().into(),
+    };
+    Ok(Some((signed_in, is_use && row.wants_renewal(now))))
+}
+
 impl FromRequestParts<App> for SignedIn {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<SignedIn, Response> {
-        let caller = parts.extensions.get::<ClientAddress>().copied();
-        let Some(ClientAddress(address)) = caller else {
-            return Err(ApiError::internal("the request came over no network").into_response());
-        };
-        let Some(token) = cookie::login(&parts.headers) else { return Err(see(SIGN_IN)) };
-        let (now, login) = (app.engine().now(), token.hash());
-        let found = {
-            let state = app.engine().state();
-            state.signed_in(&login, now).map(|(row, user)| {
-                row.seen(now);
-                let signed_in = SignedIn {
-                    user: user.id,
-                    org: user.org,
-                    role: user.role,
-                    email: user.email.clone(),
-                    login,
-                    address,
-                    secret: token.expose().into(),
-                };
-                (signed_in, row.wants_renewal(now))
-            })
-        };
-        let Some((signed_in, wants_renewal)) = found else { return Err(see(SIGN_IN)) };
+        let found = find(parts, app, true).map_err(ApiError::into_response)?;
+        let (signed_in, wants_renewal) = found.ok_or_else(|| see(SIGN_IN))?;
         if wants_renewal {
             // Without it the login only ends sooner after a restart.
+            let login = signed_in.login;
             drop(app.engine().submit(signed_in.order(Command::RenewLogin { login })).await);
         }
         Ok(signed_in)
+    }
+}
+
+impl FromRequestParts<App> for Watching {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Watching, Response> {
+        let found = find(parts, app, false).map_err(ApiError::into_response)?;
+        found.map(|(signed_in, _)| Watching(signed_in)).ok_or_else(|| see(SIGN_IN))
     }
 }

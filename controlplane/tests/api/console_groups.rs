@@ -21,7 +21,7 @@ async fn admin(world: &World) -> (OrgId, Browser<'_>) {
 }
 
 /// A group with a pair in it that was reported, and a fixed network.
-async fn peopled_group(world: &World, org: OrgId) -> (GroupId, NewPair) {
+pub(crate) async fn peopled_group(world: &World, org: OrgId) -> (GroupId, NewPair) {
     let (group, pair) = (world.group(org).await, world.pair(org, 3_600).await);
     world.member(org, group, MemberKind::Pair(pair.id), Expiry::Never).await;
     world.report(&pair, OFFICE).await;
@@ -30,13 +30,13 @@ async fn peopled_group(world: &World, org: OrgId) -> (GroupId, NewPair) {
 }
 
 /// An agent whose target says of the newest list of a group what is asked for.
-struct Host<'a> {
+pub(crate) struct Host<'a> {
     world: &'a World,
     agent: Agent,
 }
 
 impl Host<'_> {
-    async fn of(world: &World, org: OrgId, group: GroupId) -> Host<'_> {
+    pub(crate) async fn of(world: &World, org: OrgId, group: GroupId) -> Host<'_> {
         let agent = enrol(world, &world.invite(org, &[group]).await).await;
         world.report_by(agent.bookmark.expose(), HOST).await;
         let targets = json!([{ "name": "fw <b>", "kind": "nftables", "groups": [group] }]);
@@ -51,7 +51,7 @@ impl Host<'_> {
         self.world.holder(&self.agent.token, HOST)
     }
 
-    async fn say(&self, group: GroupId, word: &str) {
+    pub(crate) async fn say(&self, group: GroupId, word: &str) {
         let receipt = {
             let (state, engine) = (self.world.engine.state(), &self.world.engine);
             let row = state.group(group).unwrap();
@@ -89,7 +89,7 @@ async fn a_groups_page_says_who_is_let_in_from_where_until_when_and_where_that_i
     assert_eq!(page.status, 200, "{}", page.text);
     for part in [
         &*format!("<a href=\"/console/pairs/{number}\">laptop &#60;b&#62;</a>"),
-        "<td data-label=\"From\" class=\"mono\">198.51.100.7/32</td>",
+        "<td data-label=\"From\" class=\"mono\">198.51.100.7</td>",
         "<time datetime=\"2026-01-01T01:00:00Z\">2026-01-01 01:00 UTC</time> \
          <span class=\"left\" data-until=\"2026-01-01T01:00:00Z\">1 h</span>",
         "<td data-label=\"From\" class=\"mono\">203.0.113.0/24</td>",
@@ -102,7 +102,7 @@ async fn a_groups_page_says_who_is_let_in_from_where_until_when_and_where_that_i
     }
     world.clock.advance(Duration::from_secs(3_600));
     let later = browser.get(&format!("/console/groups/{group}")).await;
-    assert!(!later.text.contains("198.51.100.7/32"), "{}", later.text);
+    assert!(!later.text.contains("198.51.100.7"), "{}", later.text);
     assert!(later.text.contains("203.0.113.0/24"), "{}", later.text);
 }
 
@@ -224,7 +224,7 @@ async fn a_member_sees_a_group_and_can_change_nothing_of_it() {
     let before = world.engine.state().group(group).unwrap().revision;
 
     let page = member.get("/console/groups/1").await;
-    assert!(page.text.contains("198.51.100.7/32"), "{}", page.text);
+    assert!(page.text.contains("198.51.100.7"), "{}", page.text);
     assert_eq!(page.text.matches("<form").count(), 1, "but to sign out: {}", page.text);
     assert_eq!(member.get("/console/groups/1/delete").await.status, 403);
     let (theirs, ours) = (page.field("proof").unwrap(), admin.get("/console").await);

@@ -12,6 +12,7 @@ mod chromium;
 mod compat;
 mod console;
 mod console_groups;
+mod console_live;
 mod device;
 mod document;
 mod forms;

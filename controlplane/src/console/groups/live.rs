@@ -1,8 +1,10 @@
 //! What of a group is alive: whom it lets in now, and on which hosts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use askama::Template;
+use postern_shared::format::flat;
 use postern_shared::ids::{AgentId, GroupId};
 use postern_shared::network::Network;
 use postern_shared::position::Revision;
@@ -23,6 +25,8 @@ const TARGETS_SHOWN_MAX: usize = 100;
 #[template(path = "console/group/live.html")]
 pub(super) struct Live {
     as_of: Timestamp,
+    /// When the next entry expires.
+    next_expiry: Option<Timestamp>,
     entries: Vec<Entry>,
     entries_more: usize,
     targets: Vec<Target>,
@@ -34,7 +38,7 @@ pub(super) struct Live {
 
 /// A network that is let in.
 struct Entry {
-    network: Network,
+    network: String,
     sources: Vec<Source>,
     until: Option<Left>,
 }
@@ -83,13 +87,14 @@ impl Live {
     fn entries_of(state: &Orgs, row: &GroupRow, now: Timestamp) -> Live {
         let shown = row.list.live_at(now).take(ENTRIES_SHOWN_MAX);
         let entries = shown.map(|(network, expiry)| Entry {
-            network,
+            network: flat(network),
             sources: sources(state, row, network, now),
             until: Left::until(expiry, now),
         });
         let entries: Vec<Entry> = entries.collect();
         Live {
             as_of: now,
+            next_expiry: row.list.next_deadline_after(now),
             entries_more: row.list.len_at(now) - entries.len(),
             entries,
             targets: Vec::new(),
@@ -132,6 +137,24 @@ impl Live {
         self.targets = targets.into_values().flatten().collect();
         self.targets_more = self.targets.len().saturating_sub(TARGETS_SHOWN_MAX);
         self.targets.truncate(TARGETS_SHOWN_MAX);
+    }
+
+    /// The same for a script, which counts down by itself: it is no other text every second.
+    pub(super) fn for_script(mut self) -> Live {
+        for entry in &mut self.entries {
+            entry.until = entry.until.take().map(Left::uncounted);
+        }
+        self
+    }
+
+    /// The plane's time of what is shown.
+    pub(super) fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    /// How long nothing expires.
+    pub(super) fn expires_in(&self) -> Option<Duration> {
+        self.next_expiry.map(|at| at.since(self.as_of))
     }
 
     /// How many networks are let in.

@@ -2,6 +2,7 @@
 
 mod change;
 mod feeds;
+pub(super) mod follow;
 mod live;
 mod members;
 mod page;

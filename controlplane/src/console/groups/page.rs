@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::{Path, Query};
 use axum::response::Response;
 use axum::routing::get;
+use postern_shared::format::flat;
 use postern_shared::ids::{GroupId, MemberId};
 use postern_shared::network::Network;
 use serde::Deserialize;
@@ -82,7 +83,7 @@ struct MemberRow {
     name: String,
     /// The page of the pair.
     path: Option<String>,
-    networks: Vec<Network>,
+    networks: Vec<String>,
     until: Option<Left>,
     is_over: bool,
     added_at: When,
@@ -177,7 +178,7 @@ fn shown(viewer: &Viewer, state: &Orgs, member: &Member) -> MemberRow {
     let now = viewer.now();
     let name = state.member_name(&member.kind).map(ToString::to_string).unwrap_or_default();
     let (path, networks) = match &member.kind {
-        MemberKind::Network { network, .. } => (None, vec![*network]),
+        MemberKind::Network { network, .. } => (None, vec![flat(*network)]),
         MemberKind::Pair(id) => {
             let pair = state.pair(*id);
             let is_fresh = |network: &Network| {
@@ -187,7 +188,7 @@ fn shown(viewer: &Viewer, state: &Orgs, member: &Member) -> MemberRow {
             let spots = pair.and_then(|pair| pair.report).into_iter();
             let spots = spots.flat_map(|report| report.networks().map(|(network, _)| network));
             let path = pair.map(|pair| format!("/console/pairs/{}", pair.record.number));
-            (path, spots.filter(is_fresh).collect())
+            (path, spots.filter(is_fresh).map(flat).collect())
         }
     };
     MemberRow {
