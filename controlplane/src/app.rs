@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,14 +22,16 @@ use crate::api::stream::Seats;
 use crate::audit::Refusals;
 use crate::beacon::Confirmations;
 use crate::config::{FamilyUrls, PublicUrl, WebOrigin};
+use crate::data_dir::invited_pin;
 use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::health::Readiness;
 use crate::http::border::{Border, finish};
 use crate::http::host;
 use crate::http::limit::{Limiter, RateLimits};
+use crate::operator::Plane;
 use crate::people::{self, People};
-use crate::server::TrustedProxies;
+use crate::server::{Certificates, TrustedProxies};
 use crate::{api, beacon, compat, console, health};
 
 /// What the operator decides about the routes.
@@ -77,6 +79,7 @@ struct Parts {
     spread: Spread,
     unanswered: Unanswered,
     epoch_begun_at: AtomicU64,
+    own: OnceLock<Arc<Certificates>>,
 }
 
 /// What a reload replaces.
@@ -132,6 +135,7 @@ impl App {
             spread,
             unanswered: Unanswered::default(),
             epoch_begun_at: AtomicU64::new(0),
+            own: OnceLock::new(),
         }))
     }
 
@@ -232,6 +236,20 @@ impl App {
             (last == 0 || rested <= now.unix_ms()).then_some(now.unix_ms())
         };
         begun_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, allow).is_ok()
+    }
+
+    /// Has the invitations of agents name the plane's `own` certificate, since nobody else vouches
+    /// for it. For once, at the start.
+    pub(crate) fn pin_to(&self, own: Arc<Certificates>) {
+        drop(self.0.own.set(own));
+    }
+
+    /// How the plane is reached, with the pin of its own certificate as it is in use.
+    pub(crate) fn plane(&self) -> Plane {
+        let settings = self.settings();
+        let pin = self.0.own.get().and_then(|own| own.pin());
+        let pin = pin.map(|pin| invited_pin(&pin));
+        Plane { url: settings.public_url.to_string(), pin, ttl: settings.ttl }
     }
 
     /// The URL of a path of this plane, as clients see it.

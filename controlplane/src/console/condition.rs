@@ -184,6 +184,20 @@ impl Reach {
         self.fault().unwrap_or("is in force")
     }
 
+    pub(super) fn is_live(self) -> bool {
+        self == Reach::Live
+    }
+
+    /// How far it got, in few words.
+    pub(super) fn short(self) -> &'static str {
+        match self {
+            Reach::Live => "in force",
+            Reach::Outstanding => "not confirmed yet",
+            Reach::Held => "held back in part",
+            Reach::Failed => "failed",
+        }
+    }
+
     fn rank(self) -> u8 {
         match self {
             Reach::Live => 0,

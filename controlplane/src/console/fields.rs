@@ -30,6 +30,11 @@ impl Fields {
         self.form.as_ref().map_or("", |form| form.text(name)).trim()
     }
 
+    /// Whether a box is ticked.
+    pub(super) fn is_ticked(&self, name: &str) -> bool {
+        !self.value(name).is_empty()
+    }
+
     /// What is wrong, line by line.
     pub(super) fn wrong(&self) -> &[String] {
         &self.wrong

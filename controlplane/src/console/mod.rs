@@ -7,12 +7,15 @@
 //!
 //! A section is a file with its pages and a line in [`SECTIONS`], which is the navigation as well.
 
+mod agents;
 mod condition;
+mod confirm;
 mod fields;
 mod frame;
 mod gate;
 mod groups;
 mod overview;
+mod rows;
 mod show;
 
 use axum::Router;
@@ -32,7 +35,7 @@ struct Section {
 }
 
 /// All parts, in the order of the navigation.
-const SECTIONS: &[Section] = &[overview::SECTION, groups::SECTION];
+const SECTIONS: &[Section] = &[overview::SECTION, groups::SECTION, agents::SECTION];
 
 /// The routes of the console.
 pub(crate) fn routes(app: &App) -> Router<App> {

@@ -102,7 +102,7 @@ impl Desk<'_> {
 
 impl Plane {
     /// Writes what an agent needs to enrol: `URL#TOKEN`, and `.PIN` where there is one.
-    fn invitation(&self, token: &Token) -> String {
+    pub(crate) fn invitation(&self, token: &Token) -> String {
         let pin = self.pin.as_ref().map(|pin| format!(".{pin}")).unwrap_or_default();
         format!("{}#{}{pin}", self.url, token.expose())
     }

@@ -33,13 +33,12 @@ use crate::audit::AuditKey;
 use crate::chance::{Chance, OsChance};
 use crate::clock::SteadyClock;
 use crate::config::{Config, ConfigError, Log, TlsFiles};
-use crate::data_dir::{DataDir, DataDirError, ensure_audit_key, invited_pin};
+use crate::data_dir::{DataDir, DataDirError, ensure_audit_key};
 use crate::engine::{Engine, StartError, Stopped};
 use crate::http::Border;
 use crate::http::border::finish;
 use crate::mail::{MailError, Outbox, Patience, Transport};
 use crate::metrics::{Metrics, MetricsError};
-use crate::operator::Plane;
 use crate::operator::route::{self, AskPlane};
 use crate::people::People;
 use crate::seal::Sealer;
@@ -173,7 +172,11 @@ impl Daemon {
         let own = own.and_then(|own| daemon.certificates_of(&own));
         let border = Border::new(TrustedProxies::NONE, clock.clone(), &OsChance);
         let public = app::router(app.clone());
-        let control = finish(route::router(engine, ask_plane(app, own), outbox), border);
+        if let Some(own) = own {
+            app.pin_to(own);
+        }
+        let ask_plane: AskPlane = Arc::new(move || app.plane());
+        let control = finish(route::router(engine, ask_plane, outbox), border);
         daemon.open(public, control, &metrics)?;
         daemon.keep_going(metrics, clock);
         Ok(daemon)
@@ -324,16 +327,6 @@ fn settings(config: &Config) -> Settings {
         rates: config.rates,
         cors_origins: config.cors_origins.clone(),
     }
-}
-
-/// Tells how the plane is reached, with the pin of its `own` certificate as it is in use.
-fn ask_plane(app: App, own: Option<Arc<Certificates>>) -> AskPlane {
-    Arc::new(move || {
-        let settings = app.settings();
-        let pin = own.as_ref().and_then(|own| own.pin());
-        let pin = pin.map(|pin| invited_pin(&pin));
-        Plane { url: settings.public_url.to_string(), pin, ttl: settings.ttl }
-    })
 }
 
 fn load_certificates(config: &Config) -> Result<Vec<(TlsFiles, Arc<Certificates>)>, TlsError> {

@@ -11,6 +11,7 @@ mod canary;
 mod chromium;
 mod compat;
 mod console;
+mod console_agents;
 mod console_groups;
 mod console_live;
 mod device;
