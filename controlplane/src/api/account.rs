@@ -195,8 +195,7 @@ async fn revoke(
     let key = {
         let state = app.engine().state();
         let row = find(&state, holder.org, &id)?;
-        // A key changes by its revocation only, and a second one changes nothing: what is true
-        // here is true when it is carried out.
+        // A key only ever loses: whatever it has lost since is lost by its revocation as well.
         expected(&headers, row.record.id.as_bytes(), row.revision)?;
         row.record.id
     };

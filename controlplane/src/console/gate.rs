@@ -96,7 +96,7 @@ impl Viewer {
         self.is_admin().then(|| self.signed_in.proof())
     }
 
-    /// Refuses a page that leads only to a change.
+    /// Refuses a page that only an admin has a use for.
     pub(super) fn require_admin(&self) -> Result<(), ApiError> {
         if self.is_admin() { Ok(()) } else { Err(ApiError::AdminsOnly) }
     }

@@ -14,6 +14,7 @@ mod fields;
 mod frame;
 mod gate;
 mod groups;
+mod keys;
 mod overview;
 mod rows;
 mod show;
@@ -35,7 +36,7 @@ struct Section {
 }
 
 /// All parts, in the order of the navigation.
-const SECTIONS: &[Section] = &[overview::SECTION, groups::SECTION, agents::SECTION];
+const SECTIONS: &[Section] = &[overview::SECTION, groups::SECTION, agents::SECTION, keys::SECTION];
 
 /// The routes of the console.
 pub(crate) fn routes(app: &App) -> Router<App> {

@@ -172,6 +172,8 @@ pub enum Event {
     UserRoleSet { user: UserId, email: Email, role: Role },
     /// A user was removed.
     UserRemoved { user: UserId, email: Email },
+    /// An API key lost rights or origins; both as they are since.
+    KeyNarrowed { key: KeyId, name: Label, scopes: ScopeSet, origins: Vec<Origin> },
 }
 
 impl Whereabouts {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use postern_shared::ids::{AgentId, EnrolmentId, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
 use postern_shared::position::Revision;
+use postern_shared::scope::ScopeSet;
 use postern_shared::time::Timestamp;
 use postern_shared::token::TokenHash;
 
@@ -14,7 +15,7 @@ use super::audit::{Actor, AuditRecord, Event, Refusal};
 use super::beacon;
 use super::change::Change;
 use super::group::{self, Group, GroupEdit, Member, MemberKind};
-use super::key::{self, Key};
+use super::key::{self, Key, Origin};
 use super::login::{self, Login};
 use super::org::{self, Org, Role, User};
 use super::pair::{self, Pair, PairEdit, Visit};
@@ -44,6 +45,8 @@ pub enum Command {
     MintKey(Key),
     /// Revokes an API key; revoking twice is no error.
     RevokeKey { org: OrgId, key: KeyId },
+    /// Takes rights and origins away from an API key.
+    NarrowKey { org: OrgId, key: KeyId, scopes: ScopeSet, origins: Vec<Origin> },
     /// Makes a pair; its number is given here.
     CreatePair(Pair),
     /// Edits a pair, if it is still at `expected`.
@@ -199,6 +202,9 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
         Command::CreateOrg { org, admin } => create_org(state, org, admin),
         Command::MintKey(key) => key::mint(state, key),
         Command::RevokeKey { org, key } => key::revoke(state, *org, *key, now),
+        Command::NarrowKey { org, key, scopes, origins } => {
+            key::narrow(state, *org, *key, *scopes, origins)
+        }
         Command::CreatePair(pair) => pair::create(state, pair),
         Command::EditPair { org, pair, edit, expected } => {
             pair::edit(state, *org, *pair, edit, *expected)
@@ -310,6 +316,7 @@ impl State {
             Command::AddMember(member) => member.org,
             Command::InviteAgent(enrolment) => enrolment.org,
             Command::RevokeKey { org, .. }
+            | Command::NarrowKey { org, .. }
             | Command::EditPair { org, .. }
             | Command::DeletePair { org, .. }
             | Command::EditGroup { org, .. }
@@ -364,6 +371,7 @@ impl State {
             Command::CreateOrg { .. }
             | Command::MintKey(_)
             | Command::RevokeKey { .. }
+            | Command::NarrowKey { .. }
             | Command::CreatePair(_)
             | Command::EditPair { .. }
             | Command::DeletePair { .. }
@@ -418,6 +426,7 @@ impl State {
             Command::CreateOrg { .. }
             | Command::MintKey(_)
             | Command::RevokeKey { .. }
+            | Command::NarrowKey { .. }
             | Command::CreatePair(_)
             | Command::CreateGroup(_)
             | Command::EditGroup { .. }
@@ -461,6 +470,7 @@ impl Command {
     pub fn closes(&self) -> bool {
         match self {
             Command::RevokeKey { .. }
+            | Command::NarrowKey { .. }
             | Command::DeletePair { .. }
             | Command::DeleteGroup { .. }
             | Command::RemoveMember { .. }

@@ -181,6 +181,7 @@ impl History {
             | Event::OrgCreated { .. }
             | Event::KeyMinted { .. }
             | Event::KeyRevoked { .. }
+            | Event::KeyNarrowed { .. }
             | Event::PairCreated { .. }
             | Event::AgentInvited { .. }
             | Event::AgentEnrolled { .. }
@@ -213,6 +214,7 @@ impl History {
             Event::OrgCreated { .. }
             | Event::KeyMinted { .. }
             | Event::KeyRevoked { .. }
+            | Event::KeyNarrowed { .. }
             | Event::PairCreated { .. }
             | Event::PairEdited { .. }
             | Event::PairDeleted { .. }

@@ -51,6 +51,17 @@ pub enum Origin {
     Pair(PairId),
 }
 
+impl Origin {
+    /// Says whether a key that works from here works from all of `other`.
+    fn covers(self, other: Origin) -> bool {
+        match (self, other) {
+            (Origin::Network(wide), Origin::Network(narrow)) => wide.covers(narrow),
+            (Origin::Pair(one), Origin::Pair(other)) => one == other,
+            (Origin::Network(_), Origin::Pair(_)) | (Origin::Pair(_), Origin::Network(_)) => false,
+        }
+    }
+}
+
 /// Who a secret belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Credential {
@@ -208,6 +219,46 @@ pub(super) fn mint_as(
     };
     decision.changes.push(Change::PutAccount(account));
     Ok(decision)
+}
+
+/// Takes rights and origins away from a key: what it has afterwards lies within what it had.
+pub(super) fn narrow(
+    state: &State,
+    org: OrgId,
+    id: KeyId,
+    scopes: ScopeSet,
+    origins: &[Origin],
+) -> Result<Decision, Rejection> {
+    let key = state.key(id).filter(|key| key.org == org).ok_or(Rejection::NotFound)?;
+    if key.revoked_at.is_some() {
+        return Err(Rejection::Conflict("the key is revoked; mint another one"));
+    }
+    if key.scopes == scopes && key.origins == origins {
+        return Ok(Decision::nothing());
+    }
+    if scopes.is_empty() || origins.is_empty() {
+        return Err(Rejection::Conflict("leave the key a scope and an origin, or revoke it"));
+    }
+    if let Some(new) = scopes.iter().find(|scope| !key.scopes.allows(*scope)) {
+        let reason = format!("would gain {new}; mint another key for more rights");
+        return Err(Rejection::Invalid { field: "scopes", reason });
+    }
+    if let Some(new) = origins.iter().find(|new| !key.origins.iter().any(|old| old.covers(**new))) {
+        let new = match new {
+            Origin::Network(network) => network.to_string(),
+            Origin::Pair(pair) => format!("the pair {pair}"),
+        };
+        let reason = format!("would gain {new}; mint another key for more places");
+        return Err(Rejection::Invalid { field: "origins", reason });
+    }
+    let narrowed = Key { scopes, origins: origins.to_vec(), ..key.clone() };
+    let event = Event::KeyNarrowed {
+        key: id,
+        name: key.name.clone(),
+        scopes,
+        origins: narrowed.origins.clone(),
+    };
+    Ok(Decision::new(event, [Change::PutKey(narrowed)]))
 }
 
 pub(super) fn revoke(

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod keys;
 mod people;
 
 /// A number that stands in for chance: ids and secrets that differ when it differs.

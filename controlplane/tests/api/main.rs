@@ -13,6 +13,7 @@ mod compat;
 mod console;
 mod console_agents;
 mod console_groups;
+mod console_keys;
 mod console_live;
 mod device;
 mod document;

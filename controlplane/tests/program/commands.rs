@@ -99,6 +99,7 @@ fn tell(event: &Event) -> String {
         | Event::AgentRevoked { .. }
         | Event::ReceiptFailed { .. }
         | Event::RequestsRefused { .. }
+        | Event::KeyNarrowed { .. }
         | Event::UserAccepted { .. }
         | Event::SignInTried { .. }
         | Event::SignedIn { .. }

@@ -375,6 +375,7 @@ fn compare_with_audit(plane: &Plane, ledger: &Ledger) {
             | Event::BookmarkRotated { .. }
             | Event::ServerKeyRotated { .. }
             | Event::RequestsRefused { .. }
+            | Event::KeyNarrowed { .. }
             | Event::UserAccepted { .. }
             | Event::SignInTried { .. }
             | Event::SignedIn { .. }

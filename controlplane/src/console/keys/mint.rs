@@ -1,0 +1,156 @@
+//! Minting: an admin, and a code of the authenticator that was never used. The secret is in the
+//! answer to the form, and nowhere else.
+
+use askama::Template;
+use axum::response::Response;
+use postern_shared::ids::{KeyId, PairId};
+use postern_shared::time::Expiry;
+use postern_shared::token::{Token, TokenKind};
+
+use super::{Asked, Lock, networks, page, ticked_scopes};
+use crate::console::fields::Fields;
+use crate::console::gate::{Sent, Viewer};
+use crate::domain::{Command, Key, Label, Origin, Pair};
+use crate::http::ApiError;
+use crate::people::fresh_factor;
+
+/// What is told where a code does not count.
+const WRONG_CODE: &str = "the code is wrong or was used already, or there were too many tries: take \
+                          the next one, and wait a while after several";
+
+#[derive(Template)]
+#[template(path = "console/key_minted.html")]
+struct MintedPage<'a> {
+    name: &'a str,
+    secret: &'a str,
+    /// The bookmark of the pair that was made with it.
+    bookmark: Option<String>,
+    whoami: String,
+}
+
+/// A key that is still to be minted, with what is told of it once.
+struct New {
+    key: Key,
+    secret: Token,
+    pair: Option<(Pair, Token)>,
+}
+
+pub(super) async fn mint(sent: Sent) -> Result<Response, ApiError> {
+    let mut fields = Fields::of(&sent);
+    let new = read(&sent.viewer, &mut fields);
+    if let (Some(new), true) = (new, fields.wrong().is_empty())
+        && let Some(page) = carry_out(&sent, &mut fields, new).await?
+    {
+        return Ok(page);
+    }
+    let asked = Asked { after: None, revoked: None };
+    Ok(sent.viewer.show_wrong("Keys", &page(&sent.viewer, &asked, &fields)))
+}
+
+/// Mints the key, if the code counts. Nothing else may be wrong by now: a try is dear.
+async fn carry_out(
+    sent: &Sent,
+    fields: &mut Fields,
+    new: New,
+) -> Result<Option<Response>, ApiError> {
+    let Viewer { app, signed_in, .. } = &sent.viewer;
+    let Some(factor) = fresh_factor(app, signed_in, fields.value("code")).await? else {
+        fields.refuse(WRONG_CODE);
+        return Ok(None);
+    };
+    let New { key, secret, pair } = new;
+    let name = key.name.clone();
+    let bookmark = pair.as_ref().map(|(_, bookmark)| app.url(&format!("/b/{}", bookmark.expose())));
+    let command = Command::MintKeyAs {
+        user: signed_in.user,
+        factor,
+        key: Box::new(key),
+        pair: pair.map(|(pair, _)| Box::new(pair)),
+    };
+    if fields.accept(sent.submit(command).await)?.is_none() {
+        return Ok(None);
+    }
+    let page = MintedPage {
+        name: name.as_str(),
+        secret: secret.expose(),
+        bookmark,
+        whoami: app.url("/api/v1/whoami"),
+    };
+    Ok(Some(sent.viewer.show("The key is minted", &page)))
+}
+
+fn read(viewer: &Viewer, fields: &mut Fields) -> Option<New> {
+    let engine = viewer.app.engine();
+    let (chance, now) = (engine.chance(), viewer.now());
+    let (name, lifetime) = (fields.label(), fields.ttl("ttl", "the lifetime"));
+    let scopes = ticked_scopes(fields);
+    let (origins, is_locked_to_new) = match Lock::of(fields) {
+        Lock::Networks => (read_networks(fields), false),
+        Lock::Pair => (read_pair(viewer, fields).into_iter().map(Origin::Pair).collect(), false),
+        Lock::New => (Vec::new(), true), // given by the decision
+    };
+    let (name, lifetime) = (name?, lifetime?);
+    let secret = chance.token(TokenKind::Key);
+    let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime.as_duration()));
+    let pair = is_locked_to_new.then(|| new_pair(viewer, &name));
+    let key = Key {
+        id: KeyId::from_random(chance.id()),
+        org: viewer.org(),
+        name,
+        hash: secret.hash(),
+        scopes,
+        origins,
+        created_at: now,
+        expires: Expiry::from(ends_at),
+        revoked_at: None,
+    };
+    Some(New { key, secret, pair })
+}
+
+fn read_networks(fields: &mut Fields) -> Vec<Origin> {
+    let origins = networks(fields);
+    if origins.is_empty() && fields.value("origins").is_empty() {
+        fields.refuse("name at least one network from which the key works, one a line");
+    }
+    origins
+}
+
+/// A pair by its number, or by its name where only one has it.
+fn read_pair(viewer: &Viewer, fields: &mut Fields) -> Option<PairId> {
+    let found = {
+        let state = viewer.app.engine().state();
+        let written = fields.value("pair");
+        let org = state.org(viewer.org())?;
+        let rows = org.pairs.values().filter_map(|id| state.pair(*id)).filter(|row| row.is_live());
+        let number: Option<u64> = written.parse().ok();
+        let is_meant = |name: &Label| number.is_none() && name.as_str() == written;
+        let mut rows =
+            rows.filter(|row| number == Some(row.record.number) || is_meant(&row.record.name));
+        match (rows.next(), rows.next()) {
+            (Some(row), None) => Ok(row.record.id),
+            (Some(_), Some(_)) => Err("several pairs have this name; write the number of one"),
+            (None, _) => Err("write the number of a pair, as the list of pairs shows it"),
+        }
+    };
+    found.map_err(|wrong| fields.refuse(wrong)).ok()
+}
+
+/// A pair that only locks a key, and its bookmark; its server key is told to nobody.
+fn new_pair(viewer: &Viewer, name: &Label) -> (Pair, Token) {
+    let chance = viewer.app.engine().chance();
+    let bookmark = chance.token(TokenKind::Bookmark);
+    let pair = Pair {
+        id: PairId::from_random(chance.id()),
+        org: viewer.org(),
+        number: 0, // given by the decision
+        name: name.clone(),
+        contact_email: None,
+        ttl: viewer.app.settings().ttl,
+        bookmark: bookmark.hash(),
+        server_key: chance.token(TokenKind::Server).hash(),
+        reports_by_get: false,
+        created_at: viewer.now(),
+        deleted_at: None,
+    };
+    (pair, bookmark)
+}

@@ -1,0 +1,117 @@
+//! Keys that lose rights and origins.
+
+use postern_shared::scope::Scope;
+
+use super::*;
+
+const NETWORKS: [&str; 5] =
+    ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "192.0.2.0/24", "2001:db8::/32"];
+const ADDRESSES: [&str; 6] =
+    ["10.1.2.3", "10.1.9.9", "10.9.9.9", "192.0.2.7", "2001:db8::1", "203.0.113.1"];
+
+fn scopes(bits: u8) -> ScopeSet {
+    let chosen = Scope::ALL.into_iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+    chosen.map(|(_, scope)| scope).collect()
+}
+
+/// Networks out of the list above; bit 5 is the pair of seed 9.
+fn origins(bits: u8) -> Vec<Origin> {
+    let chosen = NETWORKS.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+    let mut origins: Vec<Origin> =
+        chosen.map(|(_, network)| Origin::Network(network.parse().unwrap())).collect();
+    if bits >> 5 & 1 == 1 {
+        origins.push(Origin::Pair(PairId::from_random(bytes(9))));
+    }
+    origins
+}
+
+fn world_with(scope_bits: u8, origin_bits: u8) -> (World, OrgId, KeyId) {
+    let mut world = World::default();
+    world.run(create_org(1), at(0)).unwrap();
+    let org = OrgId::from_random(bytes(1));
+    world.run(Command::CreatePair(new_pair(org, 9, 60)), at(0)).unwrap();
+    let key = Key {
+        id: KeyId::from_random(bytes(50)),
+        org,
+        name: label("key"),
+        hash: hash(50),
+        scopes: scopes(scope_bits),
+        origins: origins(origin_bits),
+        created_at: at(0),
+        expires: Expiry::Never,
+        revoked_at: None,
+    };
+    let id = key.id;
+    world.run(Command::MintKey(key), at(0)).unwrap();
+    (world, org, id)
+}
+
+/// What a key opens: each scope from each address, and the place of the pair.
+fn opens(world: &World, org: OrgId, id: KeyId) -> BTreeSet<(String, String)> {
+    let credential = Credential::Key(org, id);
+    let scopes = Scope::ALL.into_iter().filter(|scope| world.state.has_scope(credential, *scope));
+    let from = |address: &&&str| {
+        let address = address.parse().unwrap();
+        world.state.standing(credential, address, at(1)) == Standing::Good
+    };
+    let lock = Origin::Pair(PairId::from_random(bytes(9)));
+    let is_locked = world.state.key(id).unwrap().origins.contains(&lock);
+    let places: Vec<&str> =
+        ADDRESSES.iter().filter(from).copied().chain(is_locked.then_some("the pair")).collect();
+    let cell =
+        |scope: Scope| places.iter().map(move |place| (scope.to_string(), (*place).to_owned()));
+    scopes.flat_map(cell).collect()
+}
+
+proptest! {
+    /// Whatever is asked for, a key opens nothing that it did not open; and what would not open
+    /// more is done.
+    #[test]
+    fn a_narrowed_key_opens_nothing_new(
+        had in (1_u8..64, 1_u8..64),
+        asked in (0_u8..64, 0_u8..64),
+    ) {
+        let (mut world, org, key) = world_with(had.0, had.1);
+        let before = opens(&world, org, key);
+
+        let command =
+            Command::NarrowKey { org, key, scopes: scopes(asked.0), origins: origins(asked.1) };
+        let done = world.run(command, at(1));
+
+        let after = opens(&world, org, key);
+        prop_assert!(after.is_subset(&before), "{:?}", after.difference(&before));
+        let (wider, _, other) = world_with(asked.0, asked.1);
+        let wanted = opens(&wider, org, other);
+        let is_empty = asked.0 == 0 || asked.1 == 0;
+        prop_assert_eq!(done.is_ok(), !is_empty && wanted.is_subset(&before), "{:?}", done);
+        prop_assert_eq!(&after, if done.is_ok() { &wanted } else { &before });
+    }
+}
+
+#[test]
+fn a_revoked_key_and_one_of_another_org_are_not_narrowed() {
+    let (mut world, org, key) = world_with(63, 31);
+    world.run(create_org(2), at(0)).unwrap();
+    let other = OrgId::from_random(bytes(2));
+    let narrow = |org| Command::NarrowKey { org, key, scopes: scopes(1), origins: origins(1) };
+
+    assert_eq!(world.run(narrow(other), at(1)).unwrap_err(), Rejection::NotFound);
+    world.run(Command::RevokeKey { org, key }, at(2)).unwrap();
+    assert!(matches!(world.run(narrow(org), at(3)), Err(Rejection::Conflict(_))));
+}
+
+#[test]
+fn narrowing_is_recorded_once_and_frees_the_pair() {
+    let (mut world, org, key) = world_with(63, 63);
+    let narrow = Command::NarrowKey { org, key, scopes: scopes(1), origins: origins(1) };
+    assert_eq!(world.state.pair(PairId::from_random(bytes(9))).unwrap().locks, 1);
+
+    world.run(narrow.clone(), at(1)).unwrap();
+
+    assert_eq!(world.state.pair(PairId::from_random(bytes(9))).unwrap().locks, 0);
+    let records = world.records.len();
+    world.run(narrow, at(2)).unwrap();
+    assert_eq!(world.records.len(), records, "it was so already");
+    let last = world.records.last().unwrap();
+    assert!(matches!(&last.event, Event::KeyNarrowed { scopes: given, .. } if *given == scopes(1)));
+}
