@@ -16,6 +16,7 @@ mod gate;
 mod groups;
 mod keys;
 mod overview;
+mod people;
 mod rows;
 mod show;
 
@@ -36,7 +37,13 @@ struct Section {
 }
 
 /// All parts, in the order of the navigation.
-const SECTIONS: &[Section] = &[overview::SECTION, groups::SECTION, agents::SECTION, keys::SECTION];
+const SECTIONS: &[Section] = &[
+    overview::SECTION,
+    groups::SECTION,
+    agents::SECTION,
+    keys::SECTION,
+    people::SECTION,
+];
 
 /// The routes of the console.
 pub(crate) fn routes(app: &App) -> Router<App> {

@@ -7,7 +7,13 @@ use crate::browser::{Browser, join};
 use crate::world::{World, generous};
 
 /// Every page that there is without any record.
-const PAGES: &[&str] = &["/console", "/console/groups", "/console/agents", "/console/keys"];
+const PAGES: &[&str] = &[
+    "/console",
+    "/console/groups",
+    "/console/agents",
+    "/console/keys",
+    "/console/people",
+];
 
 #[tokio::test]
 async fn who_signs_in_is_led_into_the_console_and_finds_the_way_out() {

@@ -15,6 +15,7 @@ mod console_agents;
 mod console_groups;
 mod console_keys;
 mod console_live;
+mod console_people;
 mod device;
 mod document;
 mod forms;
