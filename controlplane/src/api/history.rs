@@ -7,7 +7,7 @@
 use axum::extract::{Path, Query, State};
 use postern_shared::digest::Digest;
 use postern_shared::format::flat;
-use postern_shared::ids::GroupId;
+use postern_shared::ids::{GroupId, OrgId};
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::{Entry, Envelope, ListedEntry};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,17 @@ async fn show(
         let detail = format!("`at` lies in the future; it is {now}");
         return Err(ApiError::BadRequest { detail });
     }
-    let (org, group) = (holder.org, group_or_id(&app, &holder, &id)?);
+    let group = group_or_id(&app, &holder, &id)?;
+    Ok(Answer::ok(&view(group, at, past(&app, holder.org, group, at).await?)))
+}
+
+/// What a group of an org allowed at a time that has passed, gone or not: out of the org's audit.
+pub(crate) async fn past(
+    app: &App,
+    org: OrgId,
+    group: GroupId,
+    at: Timestamp,
+) -> Result<Past, ApiError> {
     let known = app.engine().state().group_of(org, group).map(|row| row.record.name.clone()).ok();
     let found = app.engine().read_audit(move |audit| {
         let mut history = History::new(group, at);
@@ -93,13 +103,12 @@ async fn show(
             return Err(ApiError::Conflict { detail });
         }
     }
-    let past = match (past, known) {
-        (Some(past), _) => past,
+    match (past, known) {
+        (Some(past), _) => Ok(past),
         // It was made later than that.
-        (None, Some(name)) => Past { name, is_deleted: true, entries: Vec::new() },
-        (None, None) => return Err(ApiError::NotFound),
-    };
-    Ok(Answer::ok(&view(group, at, past)))
+        (None, Some(name)) => Ok(Past { name, is_deleted: true, entries: Vec::new() }),
+        (None, None) => Err(ApiError::NotFound),
+    }
 }
 
 /// The group of an id or a number. Groups that are gone have their id only, and any id may be one:

@@ -8,7 +8,7 @@ pub(crate) mod cors;
 mod document;
 mod fields;
 mod groups;
-mod history;
+pub(crate) mod history;
 pub(crate) mod ips;
 mod members;
 pub(crate) mod once;

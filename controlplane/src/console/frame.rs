@@ -3,12 +3,11 @@
 use askama::Template;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-
 use postern_shared::time::Timestamp;
 
-use super::SECTIONS;
 use super::condition::Condition;
 use super::gate::Viewer;
+use super::{ADMINS_ONLY, SECTIONS};
 use crate::http::ApiError;
 use crate::http::problem::KEPT;
 use crate::page::{STYLE, Script, show_with};
@@ -70,12 +69,14 @@ impl Viewer {
             name: section.name,
             is_current: section.path == current,
         };
+        let is_shown =
+            |section: &&super::Section| self.is_admin() || !ADMINS_ONLY.contains(&section.path);
         let page = Frame {
             style: STYLE,
             script: SCRIPT.text,
             title,
             now: self.now(),
-            links: SECTIONS.iter().map(link).collect(),
+            links: SECTIONS.iter().filter(is_shown).map(link).collect(),
             org,
             email: self.signed_in.email.as_str(),
             role: self.signed_in.role.name(),
@@ -87,7 +88,7 @@ impl Viewer {
     }
 
     /// The path of the section that the page belongs to: the longest that it begins with.
-    fn section_path(&self) -> &'static str {
+    pub(super) fn section_path(&self) -> &'static str {
         let path = self.uri.path();
         let within = |section: &&super::Section| {
             let rest = path.strip_prefix(section.path);

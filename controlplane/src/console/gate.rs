@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use postern_shared::ids::OrgId;
 use postern_shared::time::Timestamp;
 
-use super::frame;
+use super::{ADMINS_ONLY, frame};
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{Command, Role};
@@ -63,6 +63,9 @@ async fn admit(viewer: &Viewer, request: Request) -> Result<Request, ApiError> {
     let (app, signed_in) = (&viewer.app, &viewer.signed_in);
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(viewer.clone());
+    if ADMINS_ONLY.contains(&viewer.section_path()) {
+        viewer.require_admin()?;
+    }
     if parts.method.is_safe() {
         let caller = Caller::record(signed_in.user.as_bytes());
         app.limiter().take(Tier::Read, caller, app.engine().now())?;

@@ -8,6 +8,7 @@
 //! A section is a file with its pages and a line in [`SECTIONS`], which is the navigation as well.
 
 mod agents;
+mod audit;
 mod condition;
 mod confirm;
 mod fields;
@@ -43,7 +44,11 @@ const SECTIONS: &[Section] = &[
     agents::SECTION,
     keys::SECTION,
     people::SECTION,
+    audit::SECTION,
 ];
+
+/// The parts that only admins see: who did what from where is nothing for everybody.
+const ADMINS_ONLY: &[&str] = &[audit::SECTION.path];
 
 /// The routes of the console.
 pub(crate) fn routes(app: &App) -> Router<App> {

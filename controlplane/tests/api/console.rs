@@ -13,6 +13,7 @@ const PAGES: &[&str] = &[
     "/console/agents",
     "/console/keys",
     "/console/people",
+    "/console/audit",
 ];
 
 #[tokio::test]

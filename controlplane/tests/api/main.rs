@@ -12,6 +12,7 @@ mod chromium;
 mod compat;
 mod console;
 mod console_agents;
+mod console_audit;
 mod console_groups;
 mod console_keys;
 mod console_live;

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use postern_controlplane::app::{App, Settings, router};
+use postern_controlplane::audit::AuditKey;
 use postern_controlplane::chance::{Chance, SeededChance};
 use postern_controlplane::clock::{Clock, ManualClock};
 use postern_controlplane::config::FamilyUrls;
@@ -149,7 +150,8 @@ impl World {
         let clock = Arc::new(ManualClock::at(start_time()));
         let chance: Arc<dyn Chance> = Arc::new(SeededChance::new(42));
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
-        let (engine, _) = Engine::start(store, time, chance).unwrap();
+        let key = AuditKey::from_seed(&[5; 32]).unwrap().as_new();
+        let (engine, _) = Engine::start_signing(store, time, chance, key).unwrap();
         let proxies = settings.proxies.clone();
         let outbox = transport.map(|transport| {
             let (clock, chance) = (engine.clock(), Arc::new(SeededChance::new(43)));
