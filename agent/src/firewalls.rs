@@ -59,7 +59,8 @@ impl Firewalls for HostFirewalls {
         failsafe: &[Network],
         directory: &Directory,
     ) -> Result<HostTarget, String> {
-        config.kind.as_kind().open(&Opening { name: &config.name, failsafe, directory })
+        let (name, commands) = (&config.name, &config.commands);
+        config.kind.as_kind().open(&Opening { name, failsafe, directory, commands })
     }
 }
 

@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use self::output::Output;
 use crate::cache::Cache;
+use crate::commands::{self, Commands};
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::control::protocol::{Confirmed, Flushed, Planned, Reloaded, Request, Why};
 use crate::control::{AskError, ask};
@@ -32,6 +33,7 @@ use crate::daemon::{self, DaemonError};
 use crate::enroll::{self, INVITATION_BYTES_MAX, Invitation};
 use crate::firewalls::HostFirewalls;
 use crate::status::Status;
+use crate::target::file::Who;
 
 const FAILED: u8 = 1;
 const CHANGES: u8 = 2;
@@ -93,6 +95,13 @@ enum Command {
     },
     /// Reads the configuration again, and fills again what was flushed.
     Reload,
+    /// Runs what the configuration names for targets that need more rights than the agent has; runs
+    /// until it is told to stop.
+    Commands {
+        /// The user that the agent runs as: who may ask, beside root.
+        #[arg(long = "for", value_name = "USER", default_value = "postern-agent")]
+        asker: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +178,7 @@ fn run(command: Command, config: &Path, output: Output) -> Result<u8, Failure> {
             output.answer(&done, || format!("reloaded; {} targets", done.targets));
             Ok(0)
         }
+        Command::Commands { asker } => carry_out_commands(config, &asker),
     }
 }
 
@@ -285,6 +295,23 @@ fn flush(path: &Path, output: Output) -> Result<u8, Failure> {
     output.answer(&flushed, || output::flush(&flushed));
     let has_failed = flushed.iter().any(|flush| flush.error.is_some());
     Ok(if has_failed { FAILED } else { 0 })
+}
+
+fn carry_out_commands(path: &Path, asker: &str) -> Result<u8, Failure> {
+    let config = Config::load(path)?;
+    crate::log::start(&config.log);
+    let failed = |code: u8, message: String| Failure { code, message };
+    let Commands::Unit(socket) = config.commands else {
+        let why = "the configuration says `commands: here`, so the agent runs them itself";
+        return Err(failed(CONFIGURATION, why.to_owned()));
+    };
+    let asker = Who::from(asker).user();
+    let asker = asker.map_err(|error| failed(CONFIGURATION, error.to_string()))?;
+    let served = runtime()?.block_on(commands::serve::run(path.to_owned(), &socket, asker));
+    served.map_err(|error| {
+        failed(FAILED, format!("could not listen at {}: {error}", socket.display()))
+    })?;
+    Ok(0)
 }
 
 /// Where the agent listens. The daemon goes on with what it read last, and so it can be asked while

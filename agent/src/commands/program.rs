@@ -25,13 +25,6 @@ const CHUNK_BYTES: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_millis(100);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a program printed that succeeded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Output {
-    /// Its standard output.
-    pub text: String,
-}
-
 /// Why a program did not do what it was run for.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
@@ -79,7 +72,7 @@ struct Printed {
     errors: Vec<u8>,
 }
 
-pub(super) async fn run(program: &Program, input: &[u8]) -> Result<Output, ProgramError> {
+pub(super) async fn run(program: &Program, input: &[u8]) -> Result<String, ProgramError> {
     let name = program.argv.first().cloned().unwrap_or_default();
     let failed = |source| ProgramError::Start { program: name.clone(), source };
     let mut running = Running::start(program).map_err(failed)?;
@@ -93,7 +86,7 @@ pub(super) async fn run(program: &Program, input: &[u8]) -> Result<Output, Progr
         }),
         Ok(Err(source)) => Err(failed(source)),
         Ok(Ok(status)) if status.success() => {
-            Ok(Output { text: String::from_utf8_lossy(&printed.output).into_owned() })
+            Ok(String::from_utf8_lossy(&printed.output).into_owned())
         }
         Ok(Ok(status)) => Err(ProgramError::Failed {
             program: name,
@@ -209,16 +202,16 @@ mod tests {
     }
 
     async fn told(script: &str) -> String {
-        program(script, Program::LIMIT).run(b"").await.unwrap_err().to_string()
+        program(script, Program::LIMIT).run("").await.unwrap_err().to_string()
     }
 
     #[tokio::test]
     async fn a_program_gets_its_input_whole_and_its_output_is_read_whole() {
         let input = "a line of some length\n".repeat(20_000);
 
-        let output = program("cat; pwd; env", Program::LIMIT).run(input.as_bytes()).await.unwrap();
+        let output = program("cat; pwd; env", Program::LIMIT).run(&input).await.unwrap();
 
-        let rest = output.text.strip_prefix(&input).unwrap();
+        let rest = output.strip_prefix(&input).unwrap();
         assert!(rest.starts_with("/\n") && rest.contains("LC_ALL=C"), "{rest}");
         assert!(!rest.contains("CARGO"), "the environment is not handed on: {rest}");
     }
@@ -237,7 +230,7 @@ mod tests {
         let many = told("yes word | head -n 10000 >&2; echo the end >&2; exit 1").await;
         assert!(many.ends_with("word the end") && many.len() < 500, "{many}");
         let none = Program { argv: vec!["/no/such".to_owned()], limit: Program::LIMIT };
-        assert!(none.run(b"").await.unwrap_err().to_string().contains("cannot be run"));
+        assert!(none.run("").await.unwrap_err().to_string().contains("cannot be run"));
     }
 
     #[tokio::test]
@@ -253,7 +246,7 @@ mod tests {
         );
 
         let reader = std::thread::spawn(move || std::fs::read(alive).unwrap());
-        let hung = program(&script, Duration::from_secs(2)).run(b"").await.unwrap_err();
+        let hung = program(&script, Duration::from_secs(2)).run("").await.unwrap_err();
 
         assert!(hung.to_string().contains("within 2 s and was killed: busy"), "{hung}");
         // The pipe ends when nobody holds it any more.
@@ -264,8 +257,8 @@ mod tests {
     async fn what_a_program_leaves_running_is_not_waited_for() {
         let limit = Duration::from_secs(25);
 
-        let output = program("sleep 30 & echo started", limit).run(b"").await.unwrap();
+        let output = program("sleep 30 & echo started", limit).run("").await.unwrap();
 
-        assert_eq!(output.text, "started\n");
+        assert_eq!(output, "started\n");
     }
 }

@@ -10,7 +10,7 @@ use postern_shared::network::Family;
 
 use super::read::{groups, one_of};
 use super::{Door, GroupRef, Kind, Opening};
-use crate::commands::Program;
+use crate::commands::{Program, Trade};
 use crate::firewalls::HostTarget;
 use crate::target::file::{File, FileConfig, Form, Line, Template, Who};
 use crate::target::marked::Marked;
@@ -66,9 +66,13 @@ impl Kind for FileAt {
         Some("the file is as it was")
     }
 
+    fn trade(&self) -> Option<Trade> {
+        self.what.reload.clone().map(Trade::Reload)
+    }
+
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
         let groups = opening.groups(&self.groups)?;
-        let file = File::new(self.what.clone(), opening.name);
+        let file = File::new(self.what.clone(), opening.name, opening.commands.clone());
         Ok(HostTarget::new(Marked::new(opening.name, opening.name, groups, file)))
     }
 }

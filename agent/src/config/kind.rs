@@ -8,7 +8,8 @@ use postern_shared::document::Reader;
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
 
-use super::{GroupRef, aws, file, nftables};
+use super::{GroupRef, aws, file, ipset, nftables, ufw};
+use crate::commands::{Commands, Trade};
 use crate::directory::Directory;
 use crate::firewalls::HostTarget;
 use crate::target::nft::Ports;
@@ -26,6 +27,11 @@ pub(crate) trait Kind: fmt::Debug {
     /// What stands there until the first list has come, in words; `None` where nothing is closed
     /// until then.
     fn before_first_list(&self) -> Option<&'static str>;
+
+    /// What is done for the target by programs; `None` where none is.
+    fn trade(&self) -> Option<Trade> {
+        None
+    }
 
     /// Makes the target, without reaching for the firewall yet. Fails, in words, where groups are
     /// named that nobody knows.
@@ -52,6 +58,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) failsafe: &'a [Network],
     /// Which groups there are.
     pub(crate) directory: &'a Directory,
+    /// Who runs programs.
+    pub(crate) commands: &'a Commands,
 }
 
 /// Makes the list of kinds: how each is spelt, and what is read of it.
@@ -96,6 +104,8 @@ kinds! {
     "aws_security_group" => AwsSecurityGroup(aws::SecurityGroupAt),
     "aws_prefix_list" => AwsPrefixList(aws::PrefixListsAt),
     "file" => File(file::FileAt),
+    "ipset" => Ipset(ipset::IpsetAt),
+    "ufw" => Ufw(ufw::UfwAt),
 }
 
 impl Opening<'_> {

@@ -4,9 +4,11 @@
 
 mod aws;
 mod file;
+mod ipset;
 mod kind;
 mod nftables;
 mod read;
+mod ufw;
 
 use std::fmt;
 use std::fs;
@@ -23,6 +25,7 @@ pub(crate) use kind::{Door, Kind, Opening, TargetKind};
 pub(crate) use nftables::Nftables;
 
 use crate::client::PlaneUrl;
+use crate::commands::Commands;
 
 /// Where the configuration is when nobody says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/postern/agent.yaml";
@@ -36,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// The socket for the command line. Default `/run/postern-agent/control`.
     pub(crate) control: PathBuf,
+    /// Who runs programs for targets that need them. Default: the unit, at its usual socket.
+    pub(crate) commands: Commands,
     /// How the agent logs.
     pub(crate) log: LogConfig,
     /// What may ever be open on this host; the fail-safe networks are part of it.
@@ -79,6 +84,8 @@ pub(crate) struct TargetConfig {
     pub(crate) name: String,
     /// What it is.
     pub(crate) kind: TargetKind,
+    /// Who runs programs for it.
+    pub(crate) commands: Commands,
 }
 
 /// A group, as a configuration names it.
@@ -149,6 +156,7 @@ impl Default for Config {
             plane: PlaneConfig::default(),
             state_dir: PathBuf::from("/var/lib/postern-agent"),
             control: PathBuf::from("/run/postern-agent/control"),
+            commands: Commands::default(),
             log: LogConfig::default(),
             policy: LocalPolicy::default(),
             targets: Vec::new(),

@@ -9,6 +9,7 @@ use postern_shared::policy::LocalPolicy;
 
 use super::kind::KINDS;
 use super::{Config, GroupRef, LogConfig, LogFormat, PlaneConfig, TargetConfig};
+use crate::commands::Commands;
 use crate::target::nft::{Ports, Protocol};
 
 /// Longest name of a target, a service, a table or a set.
@@ -20,6 +21,7 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
         let plane = reader.optional_mapping("plane", plane).unwrap_or_default();
         let state_dir = reader.optional("state_dir", text::<PathBuf>);
         let control = reader.optional("control", text::<PathBuf>);
+        let commands = reader.optional("commands", text::<Commands>).unwrap_or_default();
         let log = reader.optional_mapping("log", log).unwrap_or_default();
         let failsafe = reader.list("failsafe", text);
         let policy = reader.optional_mapping("policy", policy).unwrap_or_default();
@@ -27,7 +29,7 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
         let mut is_empty = true;
         let targets = reader.mappings("targets", |reader| {
             is_empty = false;
-            target(reader, &mut names)
+            target(reader, &mut names, &commands)
         });
         if is_empty {
             reader.reject("targets", "holds no target; an agent without one does nothing");
@@ -37,6 +39,7 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
             plane,
             state_dir: state_dir.unwrap_or(default.state_dir),
             control: control.unwrap_or(default.control),
+            commands: commands.clone(),
             log,
             policy: LocalPolicy { failsafe, ..policy },
             targets,
@@ -106,13 +109,17 @@ fn policy(reader: &mut Reader<'_>) -> Option<LocalPolicy> {
     })
 }
 
-fn target(reader: &mut Reader<'_>, names: &mut BTreeSet<String>) -> Option<TargetConfig> {
+fn target(
+    reader: &mut Reader<'_>,
+    names: &mut BTreeSet<String>,
+    commands: &Commands,
+) -> Option<TargetConfig> {
     let name = unique_name(reader, names);
     let read = reader.required("type", one_of(KINDS));
     // With a type that is none the keys are taken for those of the most likely one.
     let kind = read.unwrap_or(KINDS[0].1)(reader, name.as_deref());
     read?;
-    Some(TargetConfig { name: name?, kind: kind? })
+    Some(TargetConfig { name: name?, kind: kind?, commands: commands.clone() })
 }
 
 pub(super) fn groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {
@@ -208,6 +215,7 @@ plane:
   credential: /etc/postern/credential
 state_dir: /tmp/state
 control: /tmp/control
+commands: here
 log: { filter: debug, format: json }
 failsafe: [192.0.2.1]
 policy:
@@ -259,6 +267,7 @@ targets:
         let config = config(WHOLE).unwrap();
 
         assert_eq!(config.plane.url.unwrap().to_string(), "https://plane.example:8443");
+        assert_eq!(config.commands, Commands::Here);
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.policy.ttl_max.as_secs(), 43_200);
         assert_eq!(config.policy.failsafe, ["192.0.2.1".parse().unwrap()]);
@@ -307,6 +316,8 @@ targets:
         assert_eq!(config.log, LogConfig::default());
         assert_eq!(config.state_dir, PathBuf::from("/var/lib/postern-agent"));
         assert_eq!(config.control, PathBuf::from("/run/postern-agent/control"));
+        let unit = PathBuf::from("/run/postern-agent-commands/socket");
+        assert_eq!(config.commands, Commands::Unit(unit));
     }
 
     #[test]

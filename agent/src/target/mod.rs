@@ -14,8 +14,10 @@ use postern_shared::time::Timestamp;
 
 pub mod aws;
 pub mod file;
+pub mod ipset;
 pub mod marked;
 pub mod nft;
+pub mod ufw;
 
 /// A firewall that is kept equal to one or more groups.
 ///

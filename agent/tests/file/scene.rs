@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use postern_agent::commands::Program;
+use postern_agent::commands::{Commands, Program};
 use postern_agent::target::file::{File, FileConfig, Form};
 use postern_agent::target::marked::Marked;
 use postern_agent::target::{Target, TargetError};
@@ -46,7 +46,7 @@ impl Scene {
             group: None,
             reload: self.reload.clone(),
         };
-        Marked::new("web", "web", [group()].into(), File::new(config, "web"))
+        Marked::new("web", "web", [group()].into(), File::new(config, "web", Commands::Here))
     }
 
     pub(crate) fn text(&self) -> String {

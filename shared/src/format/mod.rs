@@ -27,6 +27,8 @@ mod tests;
 use std::fmt;
 use std::str::FromStr;
 
+pub use self::sets::ipset_elements;
+
 use serde::Deserialize;
 
 use crate::network::{Family, Network};

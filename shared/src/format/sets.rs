@@ -1,6 +1,7 @@
 //! Forms that fill sets of the kernel, each element with the seconds that are left of it.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Rendering, flat};
 use crate::cover;
@@ -71,7 +72,7 @@ pub(super) fn ipset(
         for (network, expiry) in entries.iter().filter(|(network, _)| network.family() == family) {
             // 0 is what `ipset` says for never.
             let left = left_secs(*expiry, now, IPSET_LEFT_SECS_MAX).unwrap_or(0);
-            for part in ipset_parts(*network) {
+            for part in ipset_elements(*network).into_iter().map(flat) {
                 writeln!(script, "add {set}n {part} timeout {left}").expect("strings take all");
             }
         }
@@ -100,13 +101,15 @@ fn left_secs(expiry: Expiry, now: Timestamp, max: u64) -> Option<u64> {
     expiry.left_at(now).map(|left| left.as_secs().clamp(1, max))
 }
 
-/// `hash:net` takes no network of all addresses, but its halves.
-fn ipset_parts(network: Network) -> Vec<String> {
+/// What a network is as elements of `hash:net`, which takes no network of all addresses, but its
+/// halves.
+pub fn ipset_elements(network: Network) -> Vec<Network> {
     if 0 < network.prefix() {
-        return vec![flat(network)];
+        return vec![network];
     }
-    match network.family() {
-        Family::V4 => vec!["0.0.0.0/1".to_owned(), "128.0.0.0/1".to_owned()],
-        Family::V6 => vec!["::/1".to_owned(), "8000::/1".to_owned()],
-    }
+    let halves: [IpAddr; 2] = match network.family() {
+        Family::V4 => [Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(128, 0, 0, 0).into()],
+        Family::V6 => [Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(1 << 127).into()],
+    };
+    halves.into_iter().filter_map(|half| Network::containing(half, 1)).collect()
 }

@@ -27,6 +27,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use postern_shared::error::chain;
 use postern_shared::network::Network;
 use postern_shared::time::Timestamp;
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ use self::head::{Head, Reading};
 use self::place::{Found, Seen, Watch};
 use super::TargetError;
 use super::marked::{Edits, Held, Provider, latest_deadline};
-use crate::commands::Program;
+use crate::commands::{Commands, Deed, Program, Trade};
 
 /// Where a list is written, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,7 @@ impl FileConfig {
 pub struct File {
     config: FileConfig,
     owner: String,
+    commands: Commands,
     /// What it says of itself; `None` where there is no file.
     head: Option<Head>,
     /// What is below says the same.
@@ -80,12 +82,13 @@ pub struct File {
 }
 
 impl File {
-    /// Makes the target; nothing is looked at yet. `owner` is how its first line names it.
-    pub fn new(config: FileConfig, owner: &str) -> File {
+    /// Makes the target `owner`; nothing is looked at yet.
+    pub fn new(config: FileConfig, owner: &str, commands: Commands) -> File {
         File {
             is_owed: config.reload.is_some(),
             config,
             owner: owner.to_owned(),
+            commands,
             head: None,
             is_true: false,
             seen: None,
@@ -183,8 +186,10 @@ impl File {
     }
 
     async fn reload(&mut self) -> Result<(), String> {
-        if let Some(program) = self.config.reload.as_ref().filter(|_| self.is_owed) {
-            program.run(b"").await.map_err(|error| postern_shared::error::chain(&error))?;
+        if let Some(program) = self.config.reload.clone().filter(|_| self.is_owed) {
+            let trade = Trade::Reload(program);
+            let done = self.commands.carry_out(&self.owner, &trade, &Deed::Reload {}).await;
+            done.map_err(|error| chain(&error))?;
             self.is_owed = false;
         }
         Ok(())

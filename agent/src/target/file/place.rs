@@ -83,7 +83,7 @@ pub(super) fn put(
     user: Option<&Who>,
     group: Option<&Who>,
 ) -> io::Result<()> {
-    let user = user.map(|who| who.id("/etc/passwd")).transpose()?;
+    let user = user.map(Who::user).transpose()?;
     let group = group.map(|who| who.id("/etc/group")).transpose()?;
     disk::replace_with(path, text.as_bytes(), Rights { mode, user, group })
 }
@@ -98,7 +98,18 @@ impl Seen {
     }
 }
 
+impl From<&str> for Who {
+    fn from(text: &str) -> Who {
+        text.parse().map_or_else(|_| Who::Name(text.to_owned()), Who::Id)
+    }
+}
+
 impl Who {
+    /// Finds the number of a user.
+    pub(crate) fn user(&self) -> io::Result<u32> {
+        self.id("/etc/passwd")
+    }
+
     /// Finds the number in a list such as `/etc/passwd`, whose third field it is.
     fn id(&self, list: &str) -> io::Result<u32> {
         let name = match self {
