@@ -86,22 +86,23 @@ async fn list(viewer: Viewer, Query(After { after }): Query<After<AgentId>>) -> 
 
 fn page<'a>(viewer: &Viewer, after: Option<AgentId>, fields: &'a Fields) -> AgentsPage<'a> {
     let app = &viewer.app;
-    let (cut, newest, invited, ticks) = {
+    let (shown, next, newest, invited, ticks) = {
         let state = app.engine().state();
         let live = state.agents_of(viewer.org()).filter(|agent| agent.revoked_at.is_none());
-        let named = live.map(|agent| {
-            (agent.name.to_string(), agent.id, (agent.name.to_string(), addresses(&state, agent)))
-        });
+        let named = live.map(|agent| (agent.name.to_string(), agent.id, agent)).collect();
+        let Rows { rows, next } = Rows::cut(named, after);
+        let shown = rows.into_iter().map(|(_, agent)| (agent.clone(), addresses(&state, agent)));
         let is_ticked = |number: u64, _: GroupId| fields.is_ticked(&tick_name(number));
         (
-            Rows::cut(named.collect(), after),
+            shown.collect::<Vec<_>>(),
+            next,
             newest(&state, viewer),
             invited(&state, viewer),
             ticks(&state, viewer, is_ticked),
         )
     };
-    let next = cut.next;
-    let row = |(id, (name, addresses)): (AgentId, (String, Vec<(String, Timestamp)>))| {
+    let row = |(agent, addresses): (Agent, Vec<(String, Timestamp)>)| {
+        let id = agent.id;
         let presence = Presence::of(app, Credential::Agent(viewer.org(), id));
         let epoch = app.engine().epoch();
         let board = app.engine().board();
@@ -113,7 +114,7 @@ fn page<'a>(viewer: &Viewer, after: Option<AgentId>, fields: &'a Fields) -> Agen
         let addresses: Vec<String> = addresses.into_iter().map(|(address, _)| address).collect();
         Row {
             id,
-            name,
+            name: agent.name.to_string(),
             presence,
             heard_at: presence.heard_at.map(When),
             addresses: addresses.join(", "),
@@ -122,7 +123,7 @@ fn page<'a>(viewer: &Viewer, after: Option<AgentId>, fields: &'a Fields) -> Agen
             lists: reaches.len(),
         }
     };
-    let rows = cut.rows.into_iter().map(row).collect();
+    let rows = shown.into_iter().map(row).collect();
     AgentsPage { rows, next, invited, proof: viewer.proof(), fields, ticks }
 }
 
