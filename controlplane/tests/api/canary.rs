@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::agents::{HOST, enrol};
-use crate::browser::{Browser, KNOWN, LOGIN, join, ticket};
+use crate::browser::{Browser, KNOWN, LOGIN, Page, Person, join, next_step, ticket};
 use crate::world::{OFFICE, World, generous, within};
 
 /// Everything that is logged, at the finest level.
@@ -70,7 +70,10 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
         ticket(&world, &user, Purpose::Recovery)
     };
     world.order(Command::Recover(recovery)).await;
+    let shown = shown_by_the_console(&world, &mut browser, &zoe).await;
+    let device = remembered(&world, &secret("bookmark")).await;
     let secrets = [
+        device,
         zoe.password.clone(),
         zoe.typed_seed.clone(),
         zoe.recovery[0].clone(),
@@ -84,6 +87,7 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
         secret("bookmark"),
         secret("server_key"),
     ];
+    let secrets: Vec<String> = secrets.into_iter().chain(shown).collect();
 
     // Every secret in every place where one can be sent, in ways that work and ways that fail.
     let mut told = String::new();
@@ -130,6 +134,7 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
             told.push_str(&page.text);
         }
     }
+    told.push_str(&through_the_console(&mut browser, &secrets).await);
     world.report_by(&secret("bookmark"), OFFICE).await;
     world.engine.stop().await;
 
@@ -153,6 +158,76 @@ async fn secrets_are_in_no_log_no_failure_no_figure_and_no_file() {
     }
 
     assert!(!contains(&stored, &zoe.seed), "the authenticator's seed is in the file");
+}
+
+/// What pages of the console show once: a key with its bookmark, a host's invitation, a link.
+async fn shown_by_the_console(
+    world: &World,
+    browser: &mut Browser<'_>,
+    zoe: &Person,
+) -> Vec<String> {
+    next_step(world);
+    let (keys, hosts, people) = ("/console/keys", "/console/agents", "/console/people");
+    let code = zoe.code(world, 0);
+    let fields =
+        [("name", "rover"), ("scope-groups.read", "yes"), ("lock", "new"), ("code", &*code)];
+    let key = browser.fill_in(keys, keys, &fields).await;
+    let host = browser.fill_in(hosts, hosts, &[("name", "db-1"), ("group-1", "yes")]).await;
+    let fields = [("email", "max@example.org"), ("role", "member")];
+    let link = browser.fill_in(people, people, &fields).await;
+    let token = |page: &Page, id: &str| {
+        let shown = page.text.split_once(&format!("id=\"{id}\">")).expect(&page.text).1;
+        let shown = shown.split('<').next().unwrap();
+        shown.rsplit(['/', '#']).next().unwrap().to_owned()
+    };
+    let all = [(&key, "secret"), (&key, "bookmark"), (&host, "invitation"), (&link, "link")];
+    let tokens = all.map(|(page, id)| token(page, id));
+    let kinds: Vec<&str> = tokens.iter().map(|token| &token[..4]).collect();
+    assert_eq!(kinds[..3], ["pok_", "pob_", "poe_"]);
+    tokens.to_vec()
+}
+
+/// The cookie of a device that may report by itself.
+async fn remembered(world: &World, bookmark: &str) -> String {
+    let request = world.at(OFFICE).request(Method::POST, &format!("/b/{bookmark}"));
+    let request = request.header("accept", "text/html").header("sec-fetch-site", "same-origin");
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let answer = within(request.body("wait=0&device=remember").send()).await.unwrap();
+    let line = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+    let value = line.split(';').next().unwrap().split_once('=').unwrap().1;
+    assert!(20 < value.len(), "{line}");
+    value.to_owned()
+}
+
+/// Every secret in every place of the console where one can be sent and is not shown again, and all
+/// that the console shows otherwise.
+async fn through_the_console(browser: &mut Browser<'_>, secrets: &[String]) -> String {
+    let mut told = String::new();
+    let proof = browser.get("/console").await.field("proof").expect("signed in").to_owned();
+    for text in secrets {
+        for place in [
+            "/console/keys/",
+            "/console/keys?after=",
+            "/console/agents/",
+            "/console/people/",
+            "/console/groups/",
+            "/console/audit?after=",
+            "/console/audit?kind=",
+        ] {
+            told.push_str(&browser.get(&format!("{place}{text}")).await.text);
+        }
+        let key = [("name", "x"), ("scope-pairs.read", "yes"), ("origins", "192.0.2.1")];
+        for (proof, code) in [(&*proof, &**text), (&**text, "000000")] {
+            let fields = [&key[..], &[("proof", proof), ("code", code)]].concat();
+            told.push_str(&browser.post("/console/keys", &fields).await.text);
+        }
+    }
+    for page in ["/console", "/console/keys", "/console/agents", "/console/people"] {
+        told.push_str(&browser.get(page).await.text);
+    }
+    let audit = browser.get("/console/audit").await.text;
+    assert!(audit.contains("minted the key rover"), "{audit}");
+    told + &audit + &browser.get("/console/audit/export").await.text
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
