@@ -11,16 +11,21 @@ use axum::response::{IntoResponse as _, Response};
 use postern_shared::ids::OrgId;
 use postern_shared::time::Timestamp;
 
+use super::fields::Fields;
 use super::{ADMINS_ONLY, frame};
 use crate::api::refusal::refused;
 use crate::app::App;
-use crate::domain::{Command, Role};
+use crate::domain::{Command, Factor, Role};
 use crate::engine::Done;
 use crate::health::Health;
 use crate::http::ApiError;
 use crate::http::border::{RequestId, take_failure};
 use crate::http::limit::{Caller, Tier};
-use crate::people::{Form, SignedIn};
+use crate::people::{Form, SignedIn, fresh_factor};
+
+/// What is told where a code does not count.
+const WRONG_CODE: &str = "the code is wrong or was used already, or there were too many tries: take \
+                          the next one, and wait a while after several";
 
 /// Whoever is signed in and looks at a page.
 #[derive(Clone)]
@@ -110,6 +115,33 @@ impl Sent {
     pub(super) async fn submit(&self, command: Command) -> Result<Done, ApiError> {
         let Viewer { app, signed_in, .. } = &self.viewer;
         app.engine().submit(signed_in.order(command)).await.map_err(refused)
+    }
+
+    /// Finds what the code in the form is worth. Where it is worth nothing, the form says so. A
+    /// try is dear: nothing else of the form may be wrong by now.
+    pub(super) async fn factor(&self, fields: &mut Fields) -> Result<Option<Factor>, ApiError> {
+        if fields.value("code").is_empty() {
+            fields.refuse("write the newest code of your authenticator");
+            return Ok(None);
+        }
+        let Viewer { app, signed_in, .. } = &self.viewer;
+        let factor = fresh_factor(app, signed_in, fields.value("code")).await?;
+        if factor.is_none() {
+            fields.refuse(WRONG_CODE);
+        }
+        Ok(factor)
+    }
+
+    /// Has a command carried out that wants a code beside it; none where something is wrong.
+    pub(super) async fn submit_with_factor(
+        &self,
+        fields: &mut Fields,
+        command: Command,
+    ) -> Result<Option<Done>, ApiError> {
+        let Some(factor) = self.factor(fields).await? else { return Ok(None) };
+        let user = self.viewer.signed_in.user;
+        let command = Command::WithFactor { user, factor, command: Box::new(command) };
+        fields.accept(self.submit(command).await)
     }
 }
 

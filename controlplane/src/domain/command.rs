@@ -123,6 +123,8 @@ pub enum Command {
     /// Mints an API key for an admin who has just shown a code of the authenticator; with a pair,
     /// one that works only from where that pair is.
     MintKeyAs { user: UserId, factor: Factor, key: Box<Key>, pair: Option<Box<Pair>> },
+    /// Carries out a command of a user that wants a second factor beside it, and uses that up.
+    WithFactor { user: UserId, factor: Factor, command: Box<Command> },
 }
 
 /// What a command reads and writes. Two commands conflict when one writes what the other reads
@@ -185,9 +187,19 @@ pub fn decide(state: &State, order: &Order, now: Timestamp) -> Result<Vec<Change
     Ok(changes)
 }
 
-/// What is the org's, an admin of that org changes; users change alone only how they get in.
+/// What is the org's, an admin of that org changes; users change alone only how they get in. Making
+/// an admin wants a second factor: whoever holds no more than a login could else make one with an
+/// authenticator of its own, and so mint keys.
 fn check_role(state: &State, order: &Order, org: OrgId) -> Result<(), Rejection> {
     let Actor::User(user) = order.actor else { return Ok(()) };
+    if order.command.makes_admin() {
+        return Err(Rejection::Conflict("to make somebody an admin, show a second factor"));
+    }
+    if let Command::WithFactor { user: by, .. } = &order.command
+        && *by != user
+    {
+        return Err(Rejection::NotFound);
+    }
     if !state.footprint(&order.command).writes.contains(&RecordKey::Org(org)) {
         return Ok(());
     }
@@ -284,6 +296,13 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
         Command::MintKeyAs { user, factor, key, pair } => {
             key::mint_as(state, *user, factor, (key, pair.as_deref()), now)
         }
+        Command::WithFactor { user, factor, command } => {
+            let account = account::active(state, *user)?;
+            let account = account::consume_signed_in(account, factor, now)?;
+            let mut decision = decide_command(state, command, now)?;
+            decision.changes.push(Change::PutAccount(account));
+            Ok(decision)
+        }
     }
 }
 
@@ -334,6 +353,7 @@ impl State {
             Command::RequestReset(ticket) | Command::Recover(ticket) => ticket.org,
             Command::SetRole { org, .. } | Command::RemoveUser { org, .. } => *org,
             Command::MintKeyAs { key, .. } => key.org,
+            Command::WithFactor { command, .. } => self.org_of(command)?,
             Command::AcceptInvitation { .. }
             | Command::CountTry { .. }
             | Command::SignIn { .. }
@@ -365,6 +385,7 @@ impl State {
                 self.ticket_row(ticket).map(|row| row.record.user)
             }
             Command::RequestReset(ticket) | Command::Recover(ticket) => Some(ticket.user),
+            Command::WithFactor { command, .. } => self.user_of(command),
             Command::InviteUser { user, .. } => {
                 self.user_by_email(user.org, &user.email).map(|user| user.id)
             }
@@ -445,6 +466,10 @@ impl State {
                 footprint.writes.insert(RecordKey::Org(org));
                 footprint.writes.extend(self.user_of(command).map(RecordKey::User));
             }
+            Command::WithFactor { user, command, .. } => {
+                footprint.join(self.footprint(command));
+                footprint.writes.insert(RecordKey::User(*user));
+            }
             Command::AcceptInvitation { .. }
             | Command::CountTry { .. }
             | Command::SignIn { .. }
@@ -507,8 +532,21 @@ impl Command {
             | Command::ReplaceAuthenticator { .. }
             | Command::ReplaceRecoveryCodes { .. }
             | Command::SetRole { role: Role::Admin, .. }
-            | Command::MintKeyAs { .. } => false,
+            | Command::MintKeyAs { .. }
+            | Command::WithFactor { .. } => false,
         }
+    }
+
+    /// Says whether the command gives somebody the rights of an admin.
+    fn makes_admin(&self) -> bool {
+        let role = if let Command::InviteUser { user, .. } = self {
+            user.role
+        } else if let Command::SetRole { role, .. } = self {
+            *role
+        } else {
+            return false;
+        };
+        role == Role::Admin
     }
 }
 

@@ -99,9 +99,11 @@ async fn a_plane_that_mails_shows_no_link() {
     let world = World::mailing(store, generous(), Some(sink.transport()));
     let org = world.org("acme").await;
     let mut browser = Browser::new(&world);
-    join(&mut browser, org, "zoe@example.org", Role::Admin).await;
+    let zoe = join(&mut browser, org, "zoe@example.org", Role::Admin).await;
 
-    let fields = [("email", "max@example.org"), ("role", "admin")];
+    next_step(&world);
+    let code = zoe.code(&world, 0);
+    let fields = [("email", "max@example.org"), ("role", "admin"), ("code", &*code)];
     let page = browser.fill_in(PEOPLE, PEOPLE, &fields).await;
 
     assert_eq!(page.status, 200, "{}", page.text);
@@ -117,12 +119,15 @@ async fn another_role_counts_at_once() {
     let world = World::with(generous());
     let org = world.org("acme").await;
     let mut browser = Browser::new(&world);
-    join(&mut browser, org, "zoe@example.org", Role::Admin).await;
+    let zoe = join(&mut browser, org, "zoe@example.org", Role::Admin).await;
     let mut other = Browser::new(&world);
     let max = join(&mut other, org, "max@example.org", Role::Member).await;
     let (page, action) = (page_of(&max), format!("{}/role", page_of(&max)));
 
-    let made = browser.fill_in(&page, &action, &[("role", "admin")]).await;
+    next_step(&world);
+    let code = zoe.code(&world, 0);
+    let fields = [("role", "admin"), ("code", &*code)];
+    let made = browser.fill_in(&page, &action, &fields).await;
     assert_eq!((made.status, made.header("location")), (303, &*page));
     let group = other.fill_in("/console/groups", "/console/groups", &[("name", "web")]).await;
     assert_eq!(group.status, 303, "an admin may");
@@ -137,6 +142,41 @@ async fn another_role_counts_at_once() {
         newest(&world, org, 2).await,
         vec![("user_role_set".to_owned(), "zoe@example.org".to_owned()); 2]
     );
+}
+
+#[tokio::test]
+async fn nobody_is_made_an_admin_without_a_fresh_code() {
+    let world = World::with(generous());
+    let org = world.org("acme").await;
+    let mut browser = Browser::new(&world);
+    let zoe = join(&mut browser, org, "zoe@example.org", Role::Admin).await;
+    let max = join(&mut Browser::new(&world), org, "max@example.org", Role::Member).await;
+    let (page, action) = (page_of(&max), format!("{}/role", page_of(&max)));
+    let used = zoe.code(&world, 0);
+
+    for code in ["", "000000", &*used] {
+        let invited = [("email", "eve@example.org"), ("role", "admin"), ("code", code)];
+        let refused = browser.fill_in(PEOPLE, PEOPLE, &invited).await;
+        assert_eq!(refused.status, 422, "{code}: {}", refused.text);
+        let fields = [("role", "admin"), ("code", code)];
+        assert_eq!(browser.fill_in(&page, &action, &fields).await.status, 422, "{code}");
+    }
+    assert_eq!(role(&world, org, "eve@example.org"), None);
+    assert_eq!(role(&world, org, "max@example.org"), Some(Role::Member));
+    next_step(&world);
+    let code = zoe.code(&world, 0);
+    let invited = [("email", "eve@example.org"), ("role", "admin"), ("code", &*code)];
+    link(&browser.fill_in(PEOPLE, PEOPLE, &invited).await);
+    let fields = [("role", "admin"), ("code", &*code)];
+    assert_eq!(browser.fill_in(&page, &action, &fields).await.status, 422, "it was used");
+    // Inviting anew the one who is to be an admin makes one as well.
+    let eve =
+        world.engine.state().user_by_email(org, &"eve@example.org".parse().unwrap()).unwrap().id;
+    let path = format!("{PEOPLE}/{eve}");
+    let again = browser.fill_in(&path, &format!("{path}/invite"), &[]).await;
+    assert_eq!(again.status, 422);
+    assert!(again.text.contains("write the newest code"), "{}", again.text);
+    assert_eq!(role(&world, org, "max@example.org"), Some(Role::Member));
 }
 
 #[tokio::test]

@@ -12,11 +12,6 @@ use crate::console::fields::Fields;
 use crate::console::gate::{Sent, Viewer};
 use crate::domain::{Command, Key, Label, Origin, Pair};
 use crate::http::ApiError;
-use crate::people::fresh_factor;
-
-/// What is told where a code does not count.
-const WRONG_CODE: &str = "the code is wrong or was used already, or there were too many tries: take \
-                          the next one, and wait a while after several";
 
 #[derive(Template)]
 #[template(path = "console/key_minted.html")]
@@ -47,17 +42,14 @@ pub(super) async fn mint(sent: Sent) -> Result<Response, ApiError> {
     Ok(sent.viewer.show_wrong("Keys", &page(&sent.viewer, &asked, &fields)))
 }
 
-/// Mints the key, if the code counts. Nothing else may be wrong by now: a try is dear.
+/// Mints the key, if the code counts.
 async fn carry_out(
     sent: &Sent,
     fields: &mut Fields,
     new: New,
 ) -> Result<Option<Response>, ApiError> {
     let Viewer { app, signed_in, .. } = &sent.viewer;
-    let Some(factor) = fresh_factor(app, signed_in, fields.value("code")).await? else {
-        fields.refuse(WRONG_CODE);
-        return Ok(None);
-    };
+    let Some(factor) = sent.factor(fields).await? else { return Ok(None) };
     let New { key, secret, pair } = new;
     let name = key.name.clone();
     let bookmark = pair.as_ref().map(|(_, bookmark)| app.url(&format!("/b/{}", bookmark.expose())));

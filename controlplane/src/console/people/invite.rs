@@ -66,7 +66,12 @@ async fn carry_out(
     let user = User { id, org, email: email.clone(), role, created_at: now };
     let ticket = Ticket { hash: token.hash(), user: id, org, purpose, created_at: now };
     let until = When(ticket.expires_at());
-    if fields.accept(sent.submit(Command::InviteUser { user, ticket }).await)?.is_none() {
+    let command = Command::InviteUser { user, ticket };
+    let done = match role {
+        Role::Admin => sent.submit_with_factor(fields, command).await?,
+        Role::Member => fields.accept(sent.submit(command).await)?,
+    };
+    if done.is_none() {
         return Ok(None);
     }
     let (id, org) = {

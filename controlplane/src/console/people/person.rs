@@ -49,7 +49,11 @@ pub(super) async fn set_role(sent: Sent, Path(id): Path<String>) -> Result<Respo
     let mut fields = Fields::of(&sent);
     if let Some(role) = read_role(&mut fields) {
         let command = Command::SetRole { org: user.org, user: user.id, role };
-        if fields.accept(sent.submit(command).await)?.is_some() {
+        let done = match role {
+            Role::Admin => sent.submit_with_factor(&mut fields, command).await?,
+            Role::Member => fields.accept(sent.submit(command).await)?,
+        };
+        if done.is_some() {
             return Ok(see(&format!("{}/{}", SECTION.path, user.id)));
         }
     }

@@ -192,6 +192,41 @@ fn an_admin_changes_what_is_the_orgs_and_nobody_elses() {
 }
 
 #[test]
+fn who_makes_an_admin_shows_a_second_factor_and_uses_it_up() {
+    let (mut world, org, admin, member) = peopled();
+    let now = at(300);
+    let by = |user: &User, command| Order { actor: Actor::User(user.id), source: None, command };
+    let promote = || Command::SetRole { org, user: member.id, role: Role::Admin };
+    let new = user(org, 3, "new@example.org", Role::Admin);
+    let invite = |seed| {
+        let ticket = ticket(&new, seed, Purpose::Invitation, now);
+        Command::InviteUser { user: new.clone(), ticket }
+    };
+    let proven = |user: &User, factor, command| {
+        by(user, Command::WithFactor { user: user.id, factor, command: Box::new(command) })
+    };
+
+    for command in [promote(), invite(300)] {
+        let refused = decide(&world.state, &by(&admin, command), now);
+        assert!(matches!(refused, Err(Rejection::Conflict(_))), "{refused:?}");
+    }
+    let by_member = decide(&world.state, &proven(&member, code(now), promote()), now);
+    assert_eq!(by_member, Err(Rejection::AdminsOnly));
+    let of_another =
+        Command::WithFactor { user: member.id, factor: code(now), command: Box::new(promote()) };
+    let of_another = decide(&world.state, &by(&admin, of_another), now);
+    assert_eq!(of_another, Err(Rejection::NotFound), "a factor proves its own user");
+    let changes = decide(&world.state, &proven(&admin, code(now), invite(300)), now).unwrap();
+    world.commit(&changes, now);
+    let again = decide(&world.state, &proven(&admin, code(now), promote()), now);
+    assert!(matches!(again, Err(Rejection::Conflict(_))), "the code is used up");
+    let next = at(330);
+    let changes = decide(&world.state, &proven(&admin, code(next), promote()), next).unwrap();
+    world.commit(&changes, next);
+    assert_eq!(world.state.user(member.id).unwrap().role, Role::Admin);
+}
+
+#[test]
 fn a_code_counts_for_what_it_was_checked_against_only() {
     let (mut world, _, _, member) = peopled();
     let now = at(300);
