@@ -1,8 +1,6 @@
 //! What enrolment gave this host: whom to follow, and the secrets to do it with.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use postern_shared::ids::AgentId;
@@ -10,7 +8,7 @@ use postern_shared::token::{Token, TokenError, TokenKind};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Pin, PlaneUrl, PlaneUrlError};
-use crate::disk;
+use crate::disk::{self, SecretError};
 
 /// The file's name in the state directory and in `$CREDENTIALS_DIRECTORY`.
 pub(crate) const FILE_NAME: &str = "agent-credential";
@@ -122,6 +120,11 @@ impl Place {
         }
     }
 
+    /// Reads a secret that is in a file of its own. Blocks on the disk.
+    pub(crate) fn read(&self, bytes_max: u64) -> Result<Vec<u8>, SecretError> {
+        disk::read_secret(self.path(), self.forbidden_mode(), bytes_max)
+    }
+
     /// Bits of the mode that must be clear. The service manager's files carry an access list,
     /// which shows as group bits.
     const fn forbidden_mode(&self) -> u32 {
@@ -135,27 +138,19 @@ impl Place {
 impl Credential {
     /// Reads the credential. Blocks on the disk.
     pub(crate) fn load(place: &Place) -> Result<Credential, CredentialError> {
-        let path = place.path();
-        let failed = |source| CredentialError::Io { path: path.to_owned(), source };
-        // What is asked about is what is read, whatever takes the file's place meanwhile.
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(CredentialError::Missing(path.to_owned()));
+        let path = place.path().to_owned();
+        let content = match place.read(FILE_BYTES_MAX) {
+            Ok(content) => content,
+            Err(SecretError::Missing) => return Err(CredentialError::Missing(path)),
+            Err(SecretError::Exposed { mode }) => {
+                return Err(CredentialError::Exposed { path, mode });
             }
-            other => other.map_err(failed)?,
+            Err(SecretError::Foreign { owner }) => {
+                return Err(CredentialError::Foreign { path, owner });
+            }
+            Err(SecretError::Io(source)) => return Err(CredentialError::Io { path, source }),
         };
-        let metadata = file.metadata().map_err(failed)?;
-        let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
-        if ![0, own].contains(&owner) {
-            return Err(CredentialError::Foreign { path: path.to_owned(), owner });
-        }
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & place.forbidden_mode() != 0 {
-            return Err(CredentialError::Exposed { path: path.to_owned(), mode });
-        }
-        let content = disk::read_open(file, FILE_BYTES_MAX).map_err(failed)?;
-        Credential::parse(&content)
-            .map_err(|reason| CredentialError::Malformed { path: path.to_owned(), reason })
+        Credential::parse(&content).map_err(|reason| CredentialError::Malformed { path, reason })
     }
 
     /// Reads the file's content. A reason repeats nothing of it.
@@ -205,6 +200,7 @@ pub(crate) fn secret(text: &str, kind: TokenKind) -> Result<Token, String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 

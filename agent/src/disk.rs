@@ -111,6 +111,48 @@ pub(crate) fn read_open(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Why a file that others must not read cannot be used.
+#[derive(Debug)]
+pub(crate) enum SecretError {
+    /// It is not there.
+    Missing,
+    /// Others may read it.
+    Exposed {
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is another user's.
+    Foreign {
+        /// Its owner.
+        owner: u32,
+    },
+    /// Reading failed.
+    Io(io::Error),
+}
+
+/// Reads a file of root's or our own that has none of these permission bits. Blocks on the disk.
+pub(crate) fn read_secret(
+    path: &Path,
+    forbidden_mode: u32,
+    bytes_max: u64,
+) -> Result<Vec<u8>, SecretError> {
+    // What is asked about is what is read, whatever takes the file's place meanwhile.
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SecretError::Missing),
+        other => other.map_err(SecretError::Io)?,
+    };
+    let metadata = file.metadata().map_err(SecretError::Io)?;
+    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if ![0, own].contains(&owner) {
+        return Err(SecretError::Foreign { owner });
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & forbidden_mode != 0 {
+        return Err(SecretError::Exposed { mode });
+    }
+    read_open(file, bytes_max).map_err(SecretError::Io)
+}
+
 /// Makes a directory that is the owner's alone, and those above it, where they are missing.
 pub(crate) fn ensure_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 use postern_shared::ids::GroupId;
-use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan};
+use postern_shared::policy::LocalPolicy;
 use postern_shared::time::Timestamp;
 
 use crate::config::{Opening, TargetConfig};
@@ -22,7 +22,7 @@ pub(crate) trait Firewalls: Clone + Send + Sync + 'static {
     fn open(
         &self,
         config: &TargetConfig,
-        failsafe: &[Network],
+        policy: &LocalPolicy,
         directory: &Directory,
     ) -> Result<Self::Target, String>;
 }
@@ -56,11 +56,12 @@ impl Firewalls for HostFirewalls {
     fn open(
         &self,
         config: &TargetConfig,
-        failsafe: &[Network],
+        policy: &LocalPolicy,
         directory: &Directory,
     ) -> Result<HostTarget, String> {
-        let (name, commands) = (&config.name, &config.commands);
-        config.kind.as_kind().open(&Opening { name, failsafe, directory, commands })
+        let (failsafe, commands) = (&policy.failsafe, &config.commands);
+        let opening = Opening { name: &config.name, failsafe, policy, directory, commands };
+        config.kind.as_kind().open(&opening)
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn plan(
     let (lists, directory, clock) = saved(config)?;
     let mut plans = Vec::new();
     for target in &config.targets {
-        let opened = firewalls.open(target, &config.policy.failsafe, &directory);
+        let opened = firewalls.open(target, &config.policy, &directory);
         let planned = match opened {
             Ok(mut opened) => plan_one(&mut opened, &lists, &clock).await,
             Err(why) => Err(why),
@@ -67,7 +67,7 @@ pub(super) async fn flush(
     let (_, directory, clock) = saved(config)?;
     let mut flushed = Vec::new();
     for target in &config.targets {
-        let opened = firewalls.open(target, &config.policy.failsafe, &directory);
+        let opened = firewalls.open(target, &config.policy, &directory);
         let result = match opened {
             Ok(mut opened) => match opened.refresh(clock.now()).await {
                 Ok(_) => opened.flush().await.map_err(|error| chain(&error)),

@@ -2,13 +2,12 @@
 
 use postern_shared::document::{Reader, Scalar, number_in, text};
 
-use super::read::{filled_list, groups, name, ports};
+use super::read::{endpoint, filled_list, marked_groups, name, ports};
 use super::{Door, GroupRef, Kind, Opening};
 use crate::firewalls::HostTarget;
 use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
 #[cfg(feature = "aws")]
 use crate::target::aws::{Ec2, PrefixLists, SecurityGroup};
-use crate::target::marked::Mark;
 #[cfg(feature = "aws")]
 use crate::target::marked::{Marked, Provider};
 
@@ -118,17 +117,13 @@ fn common(
     let calls = reader.optional("calls_per_minute", number_in(1..=CALLS_PER_MINUTE_MAX));
     let access = AwsAccess {
         region: reader.optional("region", text),
-        endpoint: reader.optional("endpoint", url),
+        endpoint: reader.optional("endpoint", endpoint),
         profile: reader.optional("profile", text),
         assume_role: reader.optional("assume_role", id("arn:")),
         calls_per_minute: calls.unwrap_or(AwsAccess::CALLS_PER_MINUTE),
     };
     let owner = reader.optional("owner", name).or_else(|| target.map(str::to_owned));
-    let groups = groups(reader);
-    if Mark::GROUPS_MAX < groups.len() {
-        let most = Mark::GROUPS_MAX;
-        reader.reject("groups", format!("holds more than {most}: a description holds no more"));
-    }
+    let groups = marked_groups(reader);
     (access, owner, groups)
 }
 
@@ -142,12 +137,4 @@ fn id(start: &'static str) -> impl Fn(Scalar<'_>) -> Result<String, String> {
         }
         Err(format!("is `{id}`; write what AWS shows, which begins with `{start}`"))
     }
-}
-
-fn url(scalar: Scalar<'_>) -> Result<String, String> {
-    let url: String = text(scalar)?;
-    if url.starts_with("https://") || url.starts_with("http://127.0.0.1") {
-        return Ok(url);
-    }
-    Err("is no address; write such as https://ec2.example, or http://127.0.0.1:5000".to_owned())
 }

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 
 use postern_shared::document::Reader;
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
+use postern_shared::policy::LocalPolicy;
 
-use super::{GroupRef, aws, file, ipset, nftables, ufw};
+use super::{GroupRef, aws, cloudflare, file, ipset, nftables, ufw};
 use crate::commands::{Commands, Trade};
 use crate::directory::Directory;
 use crate::firewalls::HostTarget;
@@ -36,6 +38,20 @@ pub(crate) trait Kind: fmt::Debug {
     /// Makes the target, without reaching for the firewall yet. Fails, in words, where groups are
     /// named that nobody knows.
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String>;
+
+    /// What it may ask of Cloudflare, which counts the calls of all targets with one token.
+    fn cloudflare_calls(&self) -> Option<CloudflareCalls<'_>> {
+        None
+    }
+}
+
+/// Calls to Cloudflare.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CloudflareCalls<'c> {
+    /// The token's file; `None` for the one that the service manager gives.
+    pub(crate) token_file: Option<&'c Path>,
+    /// How many a minute, at most.
+    pub(crate) per_minute: u16,
 }
 
 /// Ports that open to groups.
@@ -56,6 +72,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) name: &'a str,
     /// Networks that always pass.
     pub(crate) failsafe: &'a [Network],
+    /// What may ever be open; the fail-safe networks are part of it.
+    pub(crate) policy: &'a LocalPolicy,
     /// Which groups there are.
     pub(crate) directory: &'a Directory,
     /// Who runs programs.
@@ -106,6 +124,8 @@ kinds! {
     "file" => File(file::FileAt),
     "ipset" => Ipset(ipset::IpsetAt),
     "ufw" => Ufw(ufw::UfwAt),
+    "cloudflare_list" => CloudflareList(cloudflare::ListAt),
+    "cloudflare_access_rule" => CloudflareAccessRule(cloudflare::AccessRulesAt),
 }
 
 impl Opening<'_> {

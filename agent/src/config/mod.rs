@@ -3,6 +3,7 @@
 //! What is in it is the host's own word: nothing of it can be changed from afar.
 
 mod aws;
+mod cloudflare;
 mod file;
 mod ipset;
 mod kind;
@@ -20,7 +21,7 @@ use postern_shared::document::Mistake;
 use postern_shared::ids::GroupId;
 use postern_shared::policy::LocalPolicy;
 
-pub(crate) use kind::{Door, Kind, Opening, TargetKind};
+pub(crate) use kind::{CloudflareCalls, Door, Kind, Opening, TargetKind};
 #[cfg(test)]
 pub(crate) use nftables::Nftables;
 

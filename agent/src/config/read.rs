@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use postern_shared::document::{self, Mistake, Reader, Scalar, boolean, number_in, span, text};
 use postern_shared::policy::LocalPolicy;
 
 use super::kind::KINDS;
-use super::{Config, GroupRef, LogConfig, LogFormat, PlaneConfig, TargetConfig};
+use super::{Config, GroupRef, LogConfig, LogFormat, PlaneConfig, TargetConfig, cloudflare};
 use crate::commands::Commands;
+use crate::target::marked::Mark;
 use crate::target::nft::{Ports, Protocol};
 
 /// Longest name of a target, a service, a table or a set.
@@ -33,6 +35,9 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
         });
         if is_empty {
             reader.reject("targets", "holds no target; an agent without one does nothing");
+        }
+        if let Some(why) = cloudflare::overspent(&targets) {
+            reader.reject("targets", why);
         }
         let default = Config::default();
         Some(Config {
@@ -126,6 +131,30 @@ pub(super) fn groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {
     filled_list(reader, "groups", text, "holds no group; without one nobody ever gets in")
 }
 
+/// Reads the groups of a target whose entries name them.
+pub(super) fn marked_groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {
+    let groups = groups(reader);
+    if Mark::GROUPS_MAX < groups.len() {
+        let most = Mark::GROUPS_MAX;
+        reader.reject("groups", format!("holds more than {most}: a description holds no more"));
+    }
+    groups
+}
+
+/// Reads where an API is: encrypted, or on this host.
+pub(super) fn endpoint(scalar: Scalar<'_>) -> Result<String, String> {
+    const FORM: &str = "is no address; write such as https://api.example, or http://127.0.0.1:5000";
+    let written: String = text(scalar)?;
+    let url: reqwest::Url = written.parse().map_err(|_| FORM)?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match url.scheme() {
+        "https" => Ok(written),
+        "http" if is_here => Ok(written),
+        _ => Err(FORM.to_owned()),
+    }
+}
+
 /// Reads a list that must have items; one whose items are all wrong is not empty.
 pub(super) fn filled_list<T>(
     reader: &mut Reader<'_>,
@@ -207,6 +236,7 @@ mod tests {
     use super::*;
     use crate::config::{Nftables, TargetKind};
     use crate::target::aws::AwsAccess;
+    use crate::target::cloudflare::Scope;
     use crate::target::nft::{OnExpiry, Ownership};
 
     const WHOLE: &str = "\
@@ -256,6 +286,21 @@ targets:
     v6_list: pl-0123456789abcdef6
     grow_to: 100
     groups: [ops]
+  - name: web
+    type: cloudflare_list
+    account_id: 0123456789abcdef0123456789abcdef
+    list_id: fedcba9876543210fedcba9876543210
+    items_max: 500
+    endpoint: http://127.0.0.1:5001
+    token_file: /etc/postern/cloudflare-token
+    calls_per_minute: 100
+    widen_v6: true
+    owner: edge
+    groups: [ops]
+  - name: zone
+    type: cloudflare_access_rule
+    zone_id: 0123456789abcdef0123456789abcdef
+    groups: [ops]
 ";
 
     fn told(source: &str) -> Vec<String> {
@@ -271,7 +316,7 @@ targets:
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.policy.ttl_max.as_secs(), 43_200);
         assert_eq!(config.policy.failsafe, ["192.0.2.1".parse().unwrap()]);
-        let [door, own, cloud, lists] = &config.targets[..] else { panic!("four targets") };
+        let [door, own, cloud, lists, web, zone] = &config.targets[..] else { panic!("six") };
         let TargetKind::Nftables(Nftables::Gate { services, on_expiry, owner, .. }) = &door.kind
         else {
             panic!("a gate");
@@ -302,6 +347,17 @@ targets:
         assert_eq!(lists.what.v6.as_deref(), Some("pl-0123456789abcdef6"));
         assert_eq!((lists.what.grow_to, lists.owner.as_str()), (Some(100), "lists"));
         assert_eq!(lists.access, AwsAccess::default());
+        let TargetKind::CloudflareList(web) = &web.kind else { panic!("a list") };
+        assert_eq!(web.what.account, "0123456789abcdef0123456789abcdef");
+        assert_eq!(web.what.list, "fedcba9876543210fedcba9876543210");
+        assert_eq!((web.what.items_max, web.calls_per_minute), (500, 100));
+        assert_eq!(web.endpoint.as_deref(), Some("http://127.0.0.1:5001"));
+        assert_eq!(web.token_file, Some(PathBuf::from("/etc/postern/cloudflare-token")));
+        assert!(web.widen_v6 && web.owner == "edge");
+        let TargetKind::CloudflareAccessRule(zone) = &zone.kind else { panic!("access rules") };
+        assert_eq!(zone.what.scope, Scope::Zone("0123456789abcdef0123456789abcdef".to_owned()));
+        assert_eq!((zone.what.rules_max, zone.calls_per_minute), (50_000, 30));
+        assert!(!zone.widen_v6 && zone.token_file.is_none() && zone.owner == "zone");
     }
 
     #[test]
@@ -337,6 +393,9 @@ targets:
     type: pf
   - { name: a, type: aws_security_group, group_id: web, ports: [], groups: [a, b, c, d, e, f] }
   - { name: b, type: aws_prefix_list, v4: pl-1, endpoint: ftp://x, groups: [a] }
+  - { name: c, type: cloudflare_list, account_id: office, list_id: 0123456789abcdef0123456789abcdef, \
+endpoint: \"http://127.0.0.1.example\", calls_per_minute: 121, groups: [a] }
+  - { name: d, type: cloudflare_access_rule, groups: [a] }
 ";
 
         let told = told(source);
@@ -358,11 +417,31 @@ targets:
             ("14:5: targets[3].v4_list:", "missing"),
             ("14:39: targets[3].v4:", "`v4_list`"),
             ("14:59: targets[3].endpoint:", "https"),
+            ("15:51: targets[4].account_id:", "32 digits"),
+            ("15:112: targets[4].endpoint:", "https"),
+            ("15:158: targets[4].calls_per_minute:", "1 to 120"),
+            ("16:5: targets[5].zone_id:", "one of two"),
         ] {
             let found = told.iter().any(|line| line.starts_with(place) && line.contains(word));
             assert!(found, "{place} {word}\n{}", told.join("\n"));
         }
-        assert_eq!(told.len(), 17, "{}", told.join("\n"));
+        assert_eq!(told.len(), 21, "{}", told.join("\n"));
+    }
+
+    #[test]
+    fn one_token_is_not_spent_by_many_targets() {
+        let target = |name: &str, more: &str| {
+            format!(
+                "  - {{ name: {name}, type: cloudflare_access_rule, groups: [a], \
+                 zone_id: 0123456789abcdef0123456789abcdef, calls_per_minute: 100{more} }}\n"
+            )
+        };
+        let (one, other) = (target("a", ""), target("b", ", token_file: /etc/other"));
+
+        let told = told(&format!("targets:\n{one}{}", target("b", "")));
+
+        assert!(told[0].contains("200 calls a minute") && told.len() == 1, "{told:?}");
+        config(&format!("targets:\n{one}{other}")).unwrap();
     }
 
     #[test]

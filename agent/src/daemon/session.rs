@@ -75,8 +75,7 @@ impl Session {
                 groups: groups.clone(),
             });
             let mut notes = TargetNotes::new(&target.name, target.kind.word(), groups.clone());
-            let opened =
-                found.and_then(|_| firewalls.open(target, &config.policy.failsafe, directory));
+            let opened = found.and_then(|_| firewalls.open(target, &config.policy, directory));
             match opened {
                 Ok(opened) => {
                     let inbox = Arc::new(Inbox::default());

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use postern_shared::ids::GroupId;
-use postern_shared::network::Network;
 use postern_shared::plan::{Observed, Plan};
+use postern_shared::policy::LocalPolicy;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::AgentGroup;
 use tokio::task::JoinHandle;
@@ -36,7 +36,7 @@ impl Firewalls for NoFirewalls {
     fn open(
         &self,
         config: &TargetConfig,
-        _failsafe: &[Network],
+        _policy: &LocalPolicy,
         _directory: &Directory,
     ) -> Result<NoFirewall, String> {
         let info = TargetInfo { name: config.name.clone(), kind: "none", strategy: String::new() };

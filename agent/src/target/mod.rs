@@ -13,6 +13,7 @@ use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::Timestamp;
 
 pub mod aws;
+pub mod cloudflare;
 pub mod file;
 pub mod ipset;
 pub mod marked;

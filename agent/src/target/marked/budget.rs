@@ -9,6 +9,8 @@ use tokio::time::Instant;
 const WINDOW: Duration = Duration::from_secs(60);
 /// One part in so many of a budget is a good part.
 const PART: usize = 3;
+/// And one in so many is kept for what must close.
+const KEPT_PART: usize = 4;
 
 /// Never more than so many calls in any sixty seconds, repetitions included. Nobody waits in here:
 /// whoever comes too early is told when to come again.
@@ -61,6 +63,22 @@ impl Budget {
         calls.push_back(now);
         Ok(())
     }
+
+    /// Says whether more calls are left than the part that is kept for what must close; counts none.
+    pub(crate) fn has_spare(&self) -> Result<(), Spent> {
+        let now = Instant::now();
+        let made = self.made.lock().expect("nobody panics while holding it");
+        let recent = made.calls.iter().filter(|at| now < **at + WINDOW);
+        let spare = self.calls_max - self.calls_max.div_ceil(KEPT_PART);
+        let count = recent.clone().count();
+        let Some(over) = (count + 1).checked_sub(spare).filter(|over| 0 < *over) else {
+            return Ok(());
+        };
+        let enough = (over + spare / PART).min(count).saturating_sub(1);
+        let last = recent.clone().nth(enough).copied().unwrap_or(now);
+        let wait = (last + WINDOW).duration_since(now);
+        Err(Spent { calls_max: self.calls_max, wait })
+    }
 }
 
 #[cfg(test)]
@@ -85,5 +103,23 @@ mod tests {
         budget.take().unwrap();
         budget.take().unwrap();
         assert_eq!(budget.take().unwrap_err().wait, 10 * second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_is_kept_for_what_must_close() {
+        let budget = Budget::new(8);
+        for _ in 0..6 {
+            budget.has_spare().unwrap();
+            budget.take().unwrap();
+            tokio::time::advance(Duration::from_secs(5)).await;
+        }
+
+        let none_to_spare = budget.has_spare().unwrap_err();
+        budget.take().unwrap();
+        budget.take().unwrap();
+        tokio::time::advance(none_to_spare.wait).await;
+
+        assert_eq!(none_to_spare.wait, Duration::from_secs(40), "three of six are there again");
+        budget.has_spare().unwrap();
     }
 }

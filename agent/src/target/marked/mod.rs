@@ -3,10 +3,9 @@
 //! Whoever reads the marks knows what is overdue, without any list and any memory. So this agent
 //! sweeps after a restart that forgot everything, and so does another in its place.
 
-#[cfg(feature = "aws")]
 pub(crate) mod budget;
+mod fitted;
 mod mark;
-#[cfg(feature = "aws")]
 pub(crate) mod mirror;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +18,14 @@ use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::{Expiry, Timestamp};
 use tokio::time::Instant;
 
+pub use fitted::{Fitted, Shape};
 pub use mark::{Mark, first_words, latest_deadline};
 
 use super::{Refresh, Target, TargetError, TargetInfo};
 
 /// How long what was read is taken for true. Who else writes there is found out by then.
 const READ_EVERY: Duration = Duration::from_secs(50);
-/// The same where we do not know what our last call has done.
+/// The same where we do not know what our last call has done, or that of the process before.
 const DOUBT_EVERY: Duration = Duration::from_secs(12);
 const DOUBT: Duration = Duration::from_secs(30);
 /// How long a provider may take for one read or write: the agent's other tasks are not to be taken
@@ -106,6 +106,7 @@ pub struct Marked<P> {
     /// When what we know was read, if it can be trusted.
     read_at: Option<Instant>,
     doubted_at: Option<Instant>,
+    made_at: Instant,
     /// Our time, and tokio's at that moment.
     now: (Timestamp, Instant),
     is_standing: bool,
@@ -134,6 +135,7 @@ impl<P: Provider> Marked<P> {
             kept: BTreeMap::new(),
             read_at: None,
             doubted_at: None,
+            made_at: Instant::now(),
             now: (Timestamp::EPOCH, Instant::now()),
             is_standing: false,
         }
@@ -147,6 +149,16 @@ impl<P: Provider> Marked<P> {
     fn hear(&mut self, now: Timestamp) {
         self.now = (now, Instant::now());
         self.provider.tell_time(now);
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.doubted_at.is_some_and(|at| at.elapsed() < DOUBT)
+    }
+
+    /// Says whether calls may still show themselves of which we know nothing: of a process before
+    /// this one, or of our own.
+    fn may_be_behind(&self) -> bool {
+        self.is_doubted() || self.made_at.elapsed() < DOUBT
     }
 
     /// Our time now, as far as it was told.
@@ -277,8 +289,8 @@ impl<P: Provider> Target for Marked<P> {
 
     async fn refresh(&mut self, now: Timestamp) -> Result<Refresh, TargetError> {
         self.hear(now);
-        let is_doubted = self.doubted_at.is_some_and(|at| at.elapsed() < DOUBT);
-        let every = if is_doubted { DOUBT_EVERY } else { READ_EVERY };
+        let is_doubted = self.is_doubted();
+        let every = if self.may_be_behind() { DOUBT_EVERY } else { READ_EVERY };
         if self.read_at.is_some_and(|at| at.elapsed() < every) {
             return Ok(Refresh::Unchanged);
         }
@@ -321,11 +333,11 @@ impl<P: Provider> Target for Marked<P> {
         let edits = self.edits(&wanted, now);
         if edits != Edits::default() || !self.provider.is_settled() {
             // Unknown until the provider has answered, or was read again.
-            self.doubted_at = Some(Instant::now());
+            let doubted_at = self.doubted_at.replace(Instant::now());
             let read_at = self.read_at.take();
             in_time(self.provider.write(&edits)).await?;
             self.read_at = read_at;
-            self.doubted_at = None;
+            self.doubted_at = doubted_at;
         }
         for (network, promised) in wanted {
             if promised.0.is_empty() {
@@ -347,14 +359,15 @@ impl<P: Provider> Target for Marked<P> {
         let deadlines = self.kept.values().flat_map(|kept| kept.written.0.values());
         let next = deadlines.filter_map(|expiry| expiry.deadline()).min();
         let next = next.map(|deadline| self.now.1 + deadline.since(self.now.0));
-        let overdue = async {
-            match next {
-                Some(next) => tokio::time::sleep_until(next).await,
+        let again = self.read_at.filter(|_| self.may_be_behind()).map(|at| at + DOUBT_EVERY);
+        let due = async {
+            match next.into_iter().chain(again).min() {
+                Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = overdue => {}
+            () = due => {}
             () = self.provider.disturbed() => self.read_at = None,
         }
     }

@@ -1,0 +1,180 @@
+//! Reads targets at Cloudflare.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use postern_shared::document::{Reader, Scalar, boolean, number_in, text};
+use postern_shared::policy::LocalPolicy;
+
+use super::read::{endpoint, marked_groups, name};
+use super::{CloudflareCalls, Door, GroupRef, Kind, Opening, TargetConfig};
+use crate::firewalls::HostTarget;
+use crate::target::cloudflare::{
+    AccessRules, AccessRulesConfig, Cloudflare, Endpoint, Https, IpList, ListConfig, Scope,
+};
+use crate::target::marked::{Fitted, Marked, Provider, Shape};
+
+/// More than Cloudflare grants anybody.
+const ITEMS_MAX: usize = 1_000_000;
+const AS_IT_WAS: &str = "Cloudflare is as you left it";
+
+/// Something at Cloudflare, whose entries say whose they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AtCloudflare<T> {
+    /// Another address than Cloudflare's own.
+    pub(crate) endpoint: Option<String>,
+    /// The file of the token; else the service manager gives it.
+    pub(crate) token_file: Option<PathBuf>,
+    /// Most calls in any minute, repetitions included.
+    pub(crate) calls_per_minute: u16,
+    /// Whether what is too narrow for Cloudflare lets in more than was asked for.
+    pub(crate) widen_v6: bool,
+    /// What.
+    pub(crate) what: T,
+    /// By what our entries are known from others'. Default: the target's name.
+    pub(crate) owner: String,
+    /// Whose addresses go in.
+    pub(crate) groups: Vec<GroupRef>,
+}
+
+/// IP access rules.
+pub(crate) type AccessRulesAt = AtCloudflare<AccessRulesConfig>;
+
+/// An IP list.
+pub(crate) type ListAt = AtCloudflare<ListConfig>;
+
+impl Kind for ListAt {
+    fn read(reader: &mut Reader<'_>, target: Option<&str>) -> Option<ListAt> {
+        let account = reader.required("account_id", id);
+        let list = reader.required("list_id", id);
+        let items_max = reader.optional("items_max", number_in(1..=ITEMS_MAX));
+        let items_max = items_max.unwrap_or(ListConfig::ITEMS_MAX);
+        let at = common(reader, target);
+        Some(at?.with(ListConfig { account: account?, list: list?, items_max }))
+    }
+
+    fn doors(&self) -> Vec<Door<'_>> {
+        vec![Door { service: None, ports: &[], groups: &self.groups }]
+    }
+
+    fn before_first_list(&self) -> Option<&'static str> {
+        Some(AS_IT_WAS)
+    }
+
+    fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
+        let list = IpList::new(self.cloudflare()?, self.what.clone(), &self.owner);
+        self.fitted(opening, list, IpList::shape)
+    }
+
+    fn cloudflare_calls(&self) -> Option<CloudflareCalls<'_>> {
+        Some(self.calls())
+    }
+}
+
+impl Kind for AccessRulesAt {
+    fn read(reader: &mut Reader<'_>, target: Option<&str>) -> Option<AccessRulesAt> {
+        let account = reader.optional("account_id", id).map(Scope::Account);
+        let zone = reader.optional("zone_id", id).map(Scope::Zone);
+        if account.is_some() == zone.is_some() {
+            let which = "is one of two; name `account_id` for all of its zones, or one `zone_id`";
+            reader.reject("zone_id", which);
+        }
+        let rules_max = reader.optional("rules_max", number_in(1..=ITEMS_MAX));
+        let rules_max = rules_max.unwrap_or(AccessRulesConfig::RULES_MAX);
+        let at = common(reader, target);
+        Some(at?.with(AccessRulesConfig { scope: account.or(zone)?, rules_max }))
+    }
+
+    fn doors(&self) -> Vec<Door<'_>> {
+        vec![Door { service: None, ports: &[], groups: &self.groups }]
+    }
+
+    fn before_first_list(&self) -> Option<&'static str> {
+        Some(AS_IT_WAS)
+    }
+
+    fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
+        let rules = AccessRules::new(self.cloudflare()?, self.what.clone(), &self.owner);
+        self.fitted(opening, rules, AccessRules::shape)
+    }
+
+    fn cloudflare_calls(&self) -> Option<CloudflareCalls<'_>> {
+        Some(self.calls())
+    }
+}
+
+impl<T> AtCloudflare<T> {
+    fn with<U>(self, what: U) -> AtCloudflare<U> {
+        let AtCloudflare {
+            endpoint, token_file, calls_per_minute, widen_v6, owner, groups, ..
+        } = self;
+        AtCloudflare { endpoint, token_file, calls_per_minute, widen_v6, what, owner, groups }
+    }
+
+    fn cloudflare(&self) -> Result<Cloudflare, String> {
+        let given = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let (base, file) = (self.endpoint.clone(), self.token_file.as_deref());
+        let https = Https::new(Endpoint::find(base, file, given.as_deref())?);
+        Ok(Cloudflare::over(https, self.calls_per_minute))
+    }
+
+    fn calls(&self) -> CloudflareCalls<'_> {
+        let (token_file, per_minute) = (self.token_file.as_deref(), self.calls_per_minute);
+        CloudflareCalls { token_file, per_minute }
+    }
+
+    fn fitted(
+        &self,
+        opening: &Opening<'_>,
+        provider: impl Provider,
+        shape: fn(Option<LocalPolicy>) -> Shape,
+    ) -> Result<HostTarget, String> {
+        let groups = opening.groups(&self.groups)?;
+        let marked = Marked::new(opening.name, &self.owner, groups, provider);
+        let within = self.widen_v6.then(|| opening.policy.clone());
+        Ok(HostTarget::new(Fitted::new(marked, shape(within))))
+    }
+}
+
+/// Says what is wrong where targets with one token may make more calls together than is good.
+pub(super) fn overspent(targets: &[TargetConfig]) -> Option<String> {
+    let mut spent: BTreeMap<Option<&Path>, u32> = BTreeMap::new();
+    for calls in targets.iter().filter_map(|target| target.kind.as_kind().cloudflare_calls()) {
+        *spent.entry(calls.token_file).or_default() += u32::from(calls.per_minute);
+    }
+    let most = Cloudflare::CALLS_PER_MINUTE_MAX;
+    let calls = spent.into_values().find(|calls| u32::from(most) < *calls)?;
+    Some(format!(
+        "may make {calls} calls a minute to Cloudflare with one token, and {most} are half of what \
+         it grants; lower their `calls_per_minute`, or give some the token of another user"
+    ))
+}
+
+fn common(reader: &mut Reader<'_>, target: Option<&str>) -> Option<AtCloudflare<()>> {
+    let calls = number_in(1..=Cloudflare::CALLS_PER_MINUTE_MAX);
+    let calls = reader.optional("calls_per_minute", calls);
+    let endpoint = reader.optional("endpoint", endpoint);
+    let token_file = reader.optional("token_file", text);
+    let widen_v6 = reader.optional("widen_v6", boolean);
+    let owner = reader.optional("owner", name).or_else(|| target.map(str::to_owned));
+    let groups = marked_groups(reader);
+    Some(AtCloudflare {
+        endpoint,
+        token_file,
+        calls_per_minute: calls.unwrap_or(Cloudflare::CALLS_PER_MINUTE),
+        widen_v6: widen_v6.unwrap_or(false),
+        what: (),
+        owner: owner?,
+        groups,
+    })
+}
+
+/// Reads what Cloudflare shows as an id.
+fn id(scalar: Scalar<'_>) -> Result<String, String> {
+    let id: String = text(scalar)?;
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if id.len() == 32 && id.bytes().all(is_hex) {
+        return Ok(id);
+    }
+    Err(format!("is `{id}`; write the 32 digits and letters from a to f that Cloudflare shows"))
+}

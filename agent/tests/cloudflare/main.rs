@@ -1,0 +1,18 @@
+//! The targets at Cloudflare, against a fake Cloudflare of ours: there is no real one to test with.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+#[path = "../rig/bad_way.rs"]
+mod bad_way;
+mod calls;
+#[path = "../rig/chance.rs"]
+mod chance;
+mod contract;
+mod fake;
+mod faults;
+#[path = "../contract/mod.rs"]
+mod promises;
+mod scene;
+mod seeds;
+mod token;
+mod transport;
