@@ -55,6 +55,18 @@ impl Fields {
         self.note(called, read)
     }
 
+    /// Reads a field that may be left empty.
+    pub(super) fn optional<T: FromStr<Err: Display>>(
+        &mut self,
+        name: &str,
+        called: &str,
+    ) -> Option<Option<T>> {
+        if self.value(name).is_empty() {
+            return Some(None);
+        }
+        self.required(name, called).map(Some)
+    }
+
     /// A name.
     pub(super) fn label(&mut self) -> Option<Label> {
         self.required("name", "the name")

@@ -17,6 +17,7 @@ mod gate;
 mod groups;
 mod keys;
 mod overview;
+mod pairs;
 mod people;
 mod rows;
 mod show;
@@ -41,6 +42,7 @@ struct Section {
 const SECTIONS: &[Section] = &[
     overview::SECTION,
     groups::SECTION,
+    pairs::SECTION,
     agents::SECTION,
     keys::SECTION,
     people::SECTION,

@@ -43,12 +43,18 @@ impl fmt::Display for Left {
     }
 }
 
-impl fmt::Display for When {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl When {
+    /// The same without a tag around it.
+    pub(super) fn in_words(&self) -> String {
         let exact = self.0.to_string();
         // RFC 3339 has the date in its first ten characters, hour and minute from the twelfth on.
-        let (day, time) = (&exact[..10], &exact[11..16]);
-        write!(f, "<time datetime=\"{exact}\">{day} {time} UTC</time>")
+        format!("{} {} UTC", &exact[..10], &exact[11..16])
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<time datetime=\"{}\">{}</time>", self.0, self.in_words())
     }
 }
 

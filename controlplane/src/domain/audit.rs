@@ -174,6 +174,8 @@ pub enum Event {
     UserRemoved { user: UserId, email: Email },
     /// An API key lost rights or origins; both as they are since.
     KeyNarrowed { key: KeyId, name: Label, scopes: ScopeSet, origins: Vec<Origin> },
+    /// What a pair had reported was closed by hand; its bookmark stays.
+    AddressesClosed { pair: PairId, name: Label },
 }
 
 impl Whereabouts {

@@ -81,6 +81,8 @@ pub enum Command {
     RotateBookmark { org: OrgId, pair: PairId, hash: TokenHash, expected: Option<Revision> },
     /// Gives a pair another server key, if it is still at `expected`: the old one dies.
     RotateServerKey { org: OrgId, pair: PairId, hash: TokenHash, expected: Option<Revision> },
+    /// Forgets where a pair is, until it reports again.
+    CloseAddresses { org: OrgId, pair: PairId },
     /// Makes a pair, and mints an API key that works only from where that pair is.
     MintLockedKey { key: Box<Key>, pair: Box<Pair> },
     /// Notes how often requests were refused; those of nobody known are of no org.
@@ -261,6 +263,7 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
         Command::RotateServerKey { org, pair, hash, expected } => {
             pair::rotate_server_key(state, *org, *pair, *hash, *expected)
         }
+        Command::CloseAddresses { org, pair } => pair::close_addresses(state, *org, *pair),
         Command::MintLockedKey { key, pair } => key::mint_locked(state, key, pair),
         Command::NoteRefusals { refusal, count, since, .. } => Ok(Decision::new(
             Event::RequestsRefused { refusal: *refusal, count: *count, since: *since },
@@ -345,6 +348,7 @@ impl State {
             | Command::RevokeAgent { org, .. }
             | Command::RotateBookmark { org, .. }
             | Command::RotateServerKey { org, .. }
+            | Command::CloseAddresses { org, .. }
             | Command::NoteRefusals { org, .. } => *org,
             Command::Enrol { enrolment, .. } => self.enrolment(*enrolment)?.org,
             Command::Report { pair, .. } => self.pair(*pair)?.record.org,
@@ -409,6 +413,7 @@ impl State {
             | Command::NoteFailedReceipt { .. }
             | Command::RotateBookmark { .. }
             | Command::RotateServerKey { .. }
+            | Command::CloseAddresses { .. }
             | Command::MintLockedKey { .. }
             | Command::NoteRefusals { .. } => None,
         }
@@ -429,7 +434,8 @@ impl State {
             Command::EditPair { pair, .. }
             | Command::DeletePair { pair, .. }
             | Command::RotateBookmark { pair, .. }
-            | Command::RotateServerKey { pair, .. } => {
+            | Command::RotateServerKey { pair, .. }
+            | Command::CloseAddresses { org: _, pair } => {
                 footprint.writes.extend([RecordKey::Org(org), RecordKey::Pair(*pair)]);
             }
             // The record of it says where the pair is.
@@ -502,6 +508,7 @@ impl Command {
             | Command::RevokeAgent { .. }
             | Command::RotateBookmark { .. }
             | Command::RotateServerKey { .. }
+            | Command::CloseAddresses { .. }
             | Command::SignOut { .. }
             | Command::SignOutEverywhere { .. }
             | Command::SetRole { role: Role::Member, .. }

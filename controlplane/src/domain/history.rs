@@ -162,7 +162,7 @@ impl History {
                 }
             }
             // What the old bookmark reported closed with it.
-            Event::BookmarkRotated { pair, .. } => {
+            Event::BookmarkRotated { pair, .. } | Event::AddressesClosed { pair, .. } => {
                 if let Some(Tracked { whereabouts, .. }) = self.pairs.get_mut(pair) {
                     *whereabouts = Whereabouts { ipv4: None, ipv6: None, ..*whereabouts };
                 }
@@ -239,7 +239,8 @@ impl History {
             | Event::AuthenticatorReplaced { .. }
             | Event::RecoveryCodesReplaced { .. }
             | Event::UserRoleSet { .. }
-            | Event::UserRemoved { .. } => false,
+            | Event::UserRemoved { .. }
+            | Event::AddressesClosed { .. } => false,
         }
     }
 

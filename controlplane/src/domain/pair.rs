@@ -204,6 +204,20 @@ pub(super) fn rotate_server_key(
     Ok(Decision::new(event, [Change::PutPair(Pair { server_key, ..row.record.clone() })]))
 }
 
+/// Forgets where a pair is. Its bookmark stays: the next report opens again.
+pub(super) fn close_addresses(
+    state: &State,
+    org: OrgId,
+    id: PairId,
+) -> Result<Decision, Rejection> {
+    let row = free(state, org, id, None)?;
+    if row.report.is_none() {
+        return Ok(Decision::nothing());
+    }
+    let event = Event::AddressesClosed { pair: id, name: row.record.name.clone() };
+    Ok(Decision::new(event, [Change::DeleteReport(id)]))
+}
+
 /// A pair whose secrets are not an agent's, still at `expected`.
 fn free(
     state: &State,

@@ -219,6 +219,7 @@ enum Step {
     RevokeAgent(u64),
     RotateBookmark(u64),
     RotateServerKey(u64),
+    CloseAddresses(u64),
     Wait(u64),
 }
 
@@ -258,6 +259,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0u64..2).prop_map(Step::RevokeAgent),
         1 => (0u64..4).prop_map(Step::RotateBookmark),
         1 => (0u64..4).prop_map(Step::RotateServerKey),
+        1 => (0u64..4).prop_map(Step::CloseAddresses),
         3 => (0u64..40).prop_map(Step::Wait),
     ]
 }
@@ -349,6 +351,7 @@ fn command(world: &World, org: OrgId, step: &Step, seed: u64, now: Timestamp) ->
             let (pair, hash) = (nth_pair(*p)?, hash(seed + 13));
             Command::RotateServerKey { org, pair, hash, expected: None }
         }
+        Step::CloseAddresses(p) => Command::CloseAddresses { org, pair: nth_pair(*p)? },
         Step::Wait(_) => return None,
     })
 }
@@ -584,6 +587,19 @@ fn a_new_bookmark_closes_what_the_old_one_reported_and_ends_it() {
     let (address, visit) = ("203.0.113.9".parse().unwrap(), Visit { id: 1, began: at(6) });
     let late = Command::Report { pair, bookmark: old, address, visit };
     assert_eq!(world.run(late, at(6)).unwrap_err(), Rejection::NotFound, "it waited too long");
+    report(&mut world, pair, "203.0.113.1", None, 7).unwrap();
+    assert_eq!(listed(&world, group, 7), ["203.0.113.1/32"]);
+}
+
+#[test]
+fn addresses_that_are_closed_stay_so_until_the_next_report() {
+    let (mut world, org, group, pair) = settled();
+    let bookmark = world.state.pair(pair).unwrap().record.bookmark;
+
+    world.run(Command::CloseAddresses { org, pair }, at(5)).unwrap();
+
+    assert!(listed(&world, group, 5).is_empty());
+    assert_eq!(world.state.secret(&bookmark), Some(Secret::Bookmark(pair)));
     report(&mut world, pair, "203.0.113.1", None, 7).unwrap();
     assert_eq!(listed(&world, group, 7), ["203.0.113.1/32"]);
 }

@@ -1,5 +1,5 @@
 //! Mail on its way out: a bounded queue in memory, tried again with back-off, and what became of
-//! the newest letter to each user.
+//! the newest letter to each addressee.
 //!
 //! | state | ends when | goes to |
 //! | --- | --- | --- |
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use postern_shared::backoff::Backoff;
 use postern_shared::error::chain;
-use postern_shared::ids::UserId;
+use postern_shared::ids::{PairId, UserId};
 use postern_shared::time::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ use crate::domain::Email;
 const LETTERS_WAITING_MAX: usize = 256;
 /// Most tries of one letter: with the waits between them about half an hour.
 const TRIES_MAX: u32 = 8;
-/// Most users of whose newest letter is known what became of it.
+/// Most addressees of whose newest letter is known what became of it.
 const FATES_MAX: usize = 10_000;
 /// Longest word on a failure that is kept, in characters.
 const WHY_CHARS_MAX: usize = 300;
@@ -44,13 +44,22 @@ const WHY_CHARS_MAX: usize = 300;
 #[derive(Debug)]
 pub struct Letter {
     /// Whose it is.
-    pub user: UserId,
+    pub addressee: Addressee,
     /// Where it goes.
     pub to: Email,
     /// What it is about; holds no secret.
     pub subject: String,
     /// The text, which holds one.
     pub body: SecretString,
+}
+
+/// Whose a letter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Addressee {
+    /// A user, about the way in.
+    User(UserId),
+    /// A pair's owner, about its bookmark.
+    Pair(PairId),
 }
 
 /// What became of a letter.
@@ -95,14 +104,14 @@ impl Patience {
         Patience { base: Duration::from_secs(20), cap: Duration::from_secs(15 * 60) };
 }
 
-/// What became of the newest letter to each user, in the order of their ids, and since when no
+/// What became of the newest letter to each addressee, in the order of their ids, and since when no
 /// letter gets through.
 #[derive(Clone, Default)]
 struct Fates(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    fates: BTreeMap<UserId, Fate>,
+    fates: BTreeMap<Addressee, Fate>,
     failing_since: Option<Timestamp>,
 }
 
@@ -133,12 +142,26 @@ impl Outbox {
 
     /// What became of the newest letter to a user since the start.
     pub fn fate(&self, user: UserId) -> Option<Fate> {
-        self.fates.lock().fates.get(&user).cloned()
+        self.fates.lock().fates.get(&Addressee::User(user)).cloned()
+    }
+
+    /// What became of the newest letter with a pair's bookmark since the start.
+    pub fn fate_of_pair(&self, pair: PairId) -> Option<Fate> {
+        self.fates.lock().fates.get(&Addressee::Pair(pair)).cloned()
     }
 
     /// Since when no letter gets through to the mail server; none while letters do.
     pub fn failing_since(&self) -> Option<Timestamp> {
         self.fates.lock().failing_since
+    }
+}
+
+impl fmt::Display for Addressee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Addressee::User(user) => write!(f, "user {user}"),
+            Addressee::Pair(pair) => write!(f, "pair {pair}"),
+        }
     }
 }
 
@@ -153,12 +176,12 @@ impl Fates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, user: UserId, fate: Fate) {
+    fn note(&self, addressee: Addressee, fate: Fate) {
         let fates = &mut self.lock().fates;
-        if FATES_MAX <= fates.len() && !fates.contains_key(&user) {
+        if FATES_MAX <= fates.len() && !fates.contains_key(&addressee) {
             fates.pop_first();
         }
-        fates.insert(user, fate);
+        fates.insert(addressee, fate);
     }
 
     /// Notes at a time that the server was reached, or that it was not.
@@ -188,7 +211,7 @@ impl Postman {
             tokio::select! {
                 letter = letters.recv(), if has_room => {
                     let Some(letter) = letter else { return };
-                    self.fates.note(letter.user, Fate::Waiting { at: self.clock.now() });
+                    self.fates.note(letter.addressee, Fate::Waiting { at: self.clock.now() });
                     let backoff = Backoff::new(self.patience.base, self.patience.cap);
                     count += 1;
                     waiting.insert((Instant::now(), count), Waiting { letter, backoff });
@@ -207,14 +230,14 @@ impl Postman {
     /// Tries a letter; gives it back, with how long to wait, when it is to be tried again.
     async fn deliver(&self, mut tried: Waiting) -> Option<(Duration, Waiting)> {
         let result = self.transport.deliver(&tried.letter, self.chance.as_ref()).await;
-        let (user, at) = (tried.letter.user, self.clock.now());
+        let (addressee, at) = (tried.letter.addressee, self.clock.now());
         // A letter that is refused for good was seen by the server, which takes others.
         self.fates.reached(result.as_ref().map_or_else(MailError::is_final, |()| true), at);
         let error = match result {
             Ok(()) => {
                 metrics::counter!("postern_mails_total", "outcome" => "sent").increment(1);
-                tracing::info!(%user, "sent a mail");
-                self.fates.note(user, Fate::Sent { at });
+                tracing::info!(%addressee, "sent a mail");
+                self.fates.note(addressee, Fate::Sent { at });
                 return None;
             }
             Err(error) => error,
@@ -223,12 +246,12 @@ impl Postman {
         let wait = tried.backoff.failed(self.chance.number(), None);
         if error.is_final() || TRIES_MAX <= tried.backoff.failures() {
             metrics::counter!("postern_mails_total", "outcome" => "failed").increment(1);
-            tracing::warn!(%user, error = why, "gave a mail up");
-            self.fates.note(user, Fate::Failed { at, why });
+            tracing::warn!(%addressee, error = why, "gave a mail up");
+            self.fates.note(addressee, Fate::Failed { at, why });
             return None;
         }
-        tracing::warn!(%user, error = why, wait_secs = wait.as_secs(), "will try a mail again");
-        self.fates.note(user, Fate::Retried { at, why });
+        tracing::warn!(%addressee, error = why, wait_secs = wait.as_secs(), "will try a mail again");
+        self.fates.note(addressee, Fate::Retried { at, why });
         Some((wait, tried))
     }
 }

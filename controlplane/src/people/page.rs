@@ -6,7 +6,6 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use postern_shared::ids::OrgId;
 use postern_shared::time::Timestamp;
-use qrcode::{Color, EcLevel, QrCode};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::sign_in::hash_text;
@@ -15,7 +14,7 @@ use super::{SignedIn, codes, private};
 use crate::app::App;
 use crate::domain::{Email, User};
 use crate::http::ApiError;
-use crate::page::{STYLE, show, show_error};
+use crate::page::{STYLE, draw_qr, show, show_error};
 
 #[derive(Template)]
 #[template(path = "people/sign_in.html")]
@@ -272,44 +271,6 @@ fn org_name(app: &App, org: OrgId) -> String {
 
 fn view<'a>(offered: &'a Offered, org: &str, email: &Email) -> OfferedView<'a> {
     let url = codes::seed_url(&offered.seed, org, email.as_str());
-    let (path, width) = draw(url.expose_secret());
+    let (path, width) = draw_qr(url.expose_secret());
     OfferedView { sealed: &offered.sealed, text: codes::seed_text(&offered.seed), path, width }
-}
-
-/// Draws a QR code as the path of a picture, one square a dark module, with its quiet zone.
-fn draw(text: &str) -> (String, usize) {
-    const QUIET: usize = 4;
-    let code = QrCode::with_error_correction_level(text, EcLevel::L);
-    // An address of 254 characters in percent signs fits; where nothing is drawn there is the text.
-    let Ok(code) = code else { return (String::new(), 1) };
-    let width = code.width();
-    let colours = code.into_colors();
-    let dark = colours.iter().enumerate().filter(|(_, colour)| **colour == Color::Dark);
-    let squares = dark
-        .map(|(place, _)| format!("M{} {}h1v1h-1z", place % width + QUIET, place / width + QUIET));
-    (squares.collect(), width + 2 * QUIET)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_decoder_reads_the_picture() {
-        let text = "otpauth://totp/Acme:a%40example.org?secret=GEZDGNBVGY3TQOJQ&issuer=Acme";
-
-        let (path, width) = draw(text);
-
-        const SCALE: usize = 4;
-        let mut dark = std::collections::BTreeSet::new();
-        for square in path.split_terminator("h1v1h-1z") {
-            let (x, y) = square.strip_prefix('M').unwrap().split_once(' ').unwrap();
-            dark.insert((x.parse::<usize>().unwrap(), y.parse::<usize>().unwrap()));
-        }
-        let side = width * SCALE;
-        let is_dark = |x: usize, y: usize| dark.contains(&(x / SCALE, y / SCALE));
-        let mut picture = rqrr::PreparedImage::prepare_from_bitmap(side, side, is_dark);
-        let grids = picture.detect_grids();
-        assert_eq!(grids[0].decode().unwrap().1, text);
-    }
 }

@@ -24,7 +24,7 @@ use crate::domain::{Actor, Command, Order, Purpose, Ticket, User};
 use crate::engine::Refused;
 use crate::http::ApiError;
 use crate::http::limit::Caller;
-use crate::mail::Letter;
+use crate::mail::{Addressee, Letter};
 use crate::server::ClientAddress;
 
 /// What the links here may be for.
@@ -103,7 +103,7 @@ async fn mail(app: &App, email: &str, org: &str, address: IpAddr) {
     let minutes = Purpose::Reset.life().as_secs() / 60;
     let url = link(&app.settings().public_url.to_string(), Purpose::Reset, &token);
     let letter = Letter {
-        user: user.id,
+        addressee: Addressee::User(user.id),
         to: user.email.clone(),
         subject: "Your new password".to_owned(),
         body: format!(

@@ -23,7 +23,7 @@ use crate::domain::{
     Welcome,
 };
 use crate::http::ApiError;
-use crate::mail::{Letter, Outbox, OutboxFull};
+use crate::mail::{Addressee, Letter, Outbox, OutboxFull};
 use crate::seal::Place;
 use crate::server::ClientAddress;
 
@@ -58,7 +58,7 @@ pub fn mail_invitation(
 ) -> Result<(), OutboxFull> {
     let hours = Purpose::Invitation.life().as_secs() / 3_600;
     outbox.send(Letter {
-        user,
+        addressee: Addressee::User(user),
         to: to.clone(),
         subject: format!("You are invited to {org}"),
         body: format!(

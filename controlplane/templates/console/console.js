@@ -58,12 +58,14 @@
 
   const follow = () => {
     const stream = new EventSource(live.dataset.stream);
-    stream.onopen = () => { pulse.textContent = "Live: changes arrive by themselves."; };
-    stream.onerror = () => {
-      pulse.textContent = stream.readyState === EventSource.CLOSED
-        ? "Not live any more: load the page again."
-        : "The connection was lost; trying again. What is shown may be old.";
+    const tell = (text, isLive = false) => {
+      pulse.textContent = text;
+      pulse.classList.toggle("live", isLive);
     };
+    stream.onopen = () => tell("Live: changes arrive by themselves.", true);
+    stream.onerror = () => tell(stream.readyState === EventSource.CLOSED
+      ? "Not live any more: load the page again."
+      : "The connection was lost; trying again. What is shown may be old.");
     stream.addEventListener("list", ({ data }) => {
       const { as_of: asOf, html } = JSON.parse(data);
       setClock(asOf);
@@ -74,7 +76,7 @@
     stream.addEventListener("withdrawn", () => {
       stream.close();
       live.replaceChildren();
-      pulse.textContent = "This group was deleted.";
+      tell("This group was deleted.");
     });
   };
 

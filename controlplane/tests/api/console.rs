@@ -7,9 +7,10 @@ use crate::browser::{Browser, join};
 use crate::world::{World, generous};
 
 /// Every page that there is without any record.
-const PAGES: &[&str] = &[
+pub(crate) const PAGES: &[&str] = &[
     "/console",
     "/console/groups",
+    "/console/pairs",
     "/console/agents",
     "/console/keys",
     "/console/people",

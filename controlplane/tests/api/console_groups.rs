@@ -13,7 +13,7 @@ use crate::browser::{Browser, Page, join};
 use crate::world::{NewPair, OFFICE, World, generous};
 
 /// A browser in which an admin of a new org is signed in.
-async fn admin(world: &World) -> (OrgId, Browser<'_>) {
+pub(crate) async fn admin(world: &World) -> (OrgId, Browser<'_>) {
     let org = world.org("acme").await;
     let mut browser = Browser::new(world);
     join(&mut browser, org, "zoe@example.org", Role::Admin).await;

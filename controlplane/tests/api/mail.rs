@@ -5,7 +5,9 @@ use std::process::{Child, Command as Program, Stdio};
 use std::time::Duration;
 
 use postern_controlplane::domain::{Command, Email, Role};
-use postern_controlplane::mail::{Fate, Letter, MailConfig, MailTls, Outbox, Patience, Transport};
+use postern_controlplane::mail::{
+    Addressee, Fate, Letter, MailConfig, MailTls, Outbox, Patience, Transport,
+};
 use postern_controlplane::people::mail_invitation;
 use postern_controlplane::store::MemoryStore;
 use postern_shared::ids::{Epoch, UserId};
@@ -230,7 +232,7 @@ async fn more_letters_than_can_wait_are_refused() {
     let chance = std::sync::Arc::new(postern_controlplane::chance::SeededChance::new(1));
     let outbox = Outbox::start(sink.transport(), Patience::USUAL, clock, chance);
     let letter = || Letter {
-        user: UserId::from_random([1; 16]),
+        addressee: Addressee::User(UserId::from_random([1; 16])),
         to: "later@example.org".parse().unwrap(),
         subject: "Full".to_owned(),
         body: "x".into(),

@@ -68,15 +68,15 @@ impl Window {
         Window { driver, session: format!("{server}/session/{id}"), http }
     }
 
-    async fn ask(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn ask(&self, path: &str, body: Value) -> Value {
         let request = self.http.post(format!("{}/{path}", self.session)).json(&body);
         let mut answer: Value = within(within(request.send()).await.unwrap().json()).await.unwrap();
         assert_eq!(answer["value"]["error"], Value::Null, "{answer}");
         answer["value"].take()
     }
 
-    async fn devtools(&self, command: &str, params: Value) {
-        self.ask("goog/cdp/execute", json!({ "cmd": command, "params": params })).await;
+    pub(crate) async fn devtools(&self, command: &str, params: Value) -> Value {
+        self.ask("goog/cdp/execute", json!({ "cmd": command, "params": params })).await
     }
 
     pub(crate) async fn go(&self, url: &str) {
@@ -89,10 +89,15 @@ impl Window {
         self.ask("execute/sync", json!({ "script": script, "args": [] })).await
     }
 
-    pub(crate) async fn click(&self, selector: &str) {
+    /// The driver's name for the first element that a selector finds.
+    pub(crate) async fn element(&self, selector: &str) -> String {
         let element = json!({ "using": "css selector", "value": selector });
         let found = self.ask("element", element).await;
-        let id = found.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
+        found.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn click(&self, selector: &str) {
+        let id = self.element(selector).await;
         self.ask(&format!("element/{id}/click"), json!({})).await;
     }
 

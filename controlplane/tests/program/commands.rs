@@ -110,7 +110,8 @@ fn tell(event: &Event) -> String {
         | Event::AuthenticatorReplaced { .. }
         | Event::RecoveryCodesReplaced { .. }
         | Event::UserRoleSet { .. }
-        | Event::UserRemoved { .. }) => panic!("nobody asked for {other:?}"),
+        | Event::UserRemoved { .. }
+        | Event::AddressesClosed { .. }) => panic!("nobody asked for {other:?}"),
     }
 }
 

@@ -386,7 +386,8 @@ fn compare_with_audit(plane: &Plane, ledger: &Ledger) {
             | Event::AuthenticatorReplaced { .. }
             | Event::RecoveryCodesReplaced { .. }
             | Event::UserRoleSet { .. }
-            | Event::UserRemoved { .. }) => panic!("nobody asked for {other:?}"),
+            | Event::UserRemoved { .. }
+            | Event::AddressesClosed { .. }) => panic!("nobody asked for {other:?}"),
         }
     }
     for client in &ledger.clients {

@@ -10,7 +10,7 @@ use postern_shared::time::Expiry;
 use crate::domain::{Actor, AuditRecord, Event, MemberKind, Origin, Refusal, State};
 
 /// The kinds of record, as the filter and the API name them.
-const KINDS: [&str; 33] = [
+const KINDS: [&str; 34] = [
     "pair_reported",
     "signed_in",
     "sign_in_tried",
@@ -27,6 +27,7 @@ const KINDS: [&str; 33] = [
     "pair_deleted",
     "bookmark_rotated",
     "server_key_rotated",
+    "addresses_closed",
     "key_minted",
     "key_narrowed",
     "key_revoked",
@@ -145,6 +146,9 @@ pub(super) fn what(state: &State, event: &Event) -> String {
         Event::RecoveryCodesReplaced { .. } => "made new recovery codes".to_owned(),
         Event::UserRoleSet { email, role, .. } => format!("made {email} {}", role.name()),
         Event::UserRemoved { email, .. } => format!("removed {email}"),
+        Event::AddressesClosed { name, .. } => {
+            format!("closed the address of the pair {name} until it reports again")
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use axum::extract::Path;
 use axum::response::Response;
 use axum::routing::{get, post};
 
-use super::SECTION;
-use super::page::{Form, path, show_tried};
+use super::page::{Form, show_tried};
+use super::{SECTION, path};
 use crate::api::group_id;
 use crate::app::App;
 use crate::console::fields::Fields;

@@ -178,7 +178,7 @@ fn source(state: &Orgs, member: &Member, network: Network, now: Timestamp) -> Op
             let pair = state.pair(*id)?;
             let reported_at = pair.report?.reported_at(network.address())?;
             let stale_at = Expiry::from(pair.stale_at(network.address()));
-            let path = Some(format!("/console/pairs/{}", pair.record.number));
+            let path = Some(crate::console::pairs::path(pair.record.number));
             let source = Source { name, path, since: When(reported_at) };
             stale_at.is_live_at(now).then_some(source)
         }

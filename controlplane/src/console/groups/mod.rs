@@ -41,6 +41,11 @@ struct Row {
     ttl: Option<Span>,
 }
 
+/// Where the page of a group is.
+pub(super) fn path(number: u64) -> String {
+    format!("{}/{number}", SECTION.path)
+}
+
 fn routes() -> Router<App> {
     Router::new()
         .route(SECTION.path, get(list).post(make))

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::feeds::{Feed, feeds};
 use super::live::Live;
+use super::path;
 use crate::api::group_id;
 use crate::app::App;
 use crate::console::fields::Fields;
@@ -120,11 +121,6 @@ pub(super) fn show_tried(
     Ok(viewer.show_wrong(&page.name, &page))
 }
 
-/// Where a group's page is.
-pub(super) fn path(number: u64) -> String {
-    format!("/console/groups/{number}")
-}
-
 fn page<'a>(
     viewer: &Viewer,
     id: GroupId,
@@ -187,7 +183,7 @@ fn shown(viewer: &Viewer, state: &Orgs, member: &Member) -> MemberRow {
             };
             let spots = pair.and_then(|pair| pair.report).into_iter();
             let spots = spots.flat_map(|report| report.networks().map(|(network, _)| network));
-            let path = pair.map(|pair| format!("/console/pairs/{}", pair.record.number));
+            let path = pair.map(|pair| crate::console::pairs::path(pair.record.number));
             (path, spots.filter(is_fresh).map(flat).collect())
         }
     };
