@@ -10,9 +10,12 @@ mod chance;
 mod contract;
 mod fake;
 mod faults;
+mod program;
 #[path = "../contract/mod.rs"]
 mod promises;
 mod scene;
 mod seeds;
+mod server;
 mod token;
 mod transport;
+mod witness;
