@@ -47,6 +47,7 @@ trait AnyTarget: Send {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<(), TargetError>>;
     fn disturbed(&mut self) -> BoxFuture<'_, ()>;
+    fn earliest_deadline(&self) -> Option<Timestamp>;
     fn flush(&mut self) -> BoxFuture<'_, Result<(), TargetError>>;
 }
 
@@ -110,6 +111,10 @@ impl<T: Target> AnyTarget for T {
         Box::pin(Target::disturbed(self))
     }
 
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        Target::earliest_deadline(self)
+    }
+
     fn flush(&mut self) -> BoxFuture<'_, Result<(), TargetError>> {
         Box::pin(Target::flush(self))
     }
@@ -146,6 +151,10 @@ impl Target for HostTarget {
 
     async fn disturbed(&mut self) {
         self.0.disturbed().await;
+    }
+
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        self.0.earliest_deadline()
     }
 
     async fn flush(&mut self) -> Result<(), TargetError> {

@@ -18,6 +18,7 @@ mod flushed;
 mod lists;
 mod lock;
 mod log;
+mod metrics;
 mod reconcile;
 mod report;
 mod source;

@@ -9,6 +9,9 @@ use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// An entry that is open so much past its deadline is no trouble yet: a call takes its time.
+const OVERDUE_SECS: u64 = 5;
+
 /// All of it, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
@@ -107,6 +110,8 @@ pub(crate) struct TargetStatus {
     pub(crate) repairs: u64,
     /// Failures in a row.
     pub(crate) failures: u32,
+    /// How long the entry that is open the longest past its deadline is so: 0 where all is well.
+    pub(crate) grants_open_past_expiry_seconds: u64,
 }
 
 /// How far a target is.
@@ -143,6 +148,8 @@ pub(crate) struct TargetNotes {
     pub(crate) status: TargetStatus,
     /// When the pass that is under way began.
     pub(crate) busy_since: Option<Timestamp>,
+    /// The earliest deadline of what stands there and does not end by itself.
+    pub(crate) earliest_deadline: Option<Timestamp>,
 }
 
 impl Board {
@@ -203,15 +210,29 @@ impl TargetNotes {
                 changed_at: None,
                 repairs: 0,
                 failures: 0,
+                grants_open_past_expiry_seconds: 0,
             },
             busy_since: None,
+            earliest_deadline: None,
         }
     }
 }
 
 impl Notes {
+    /// The targets, with what time has made of them. It goes on while a pass hangs.
+    pub(crate) fn targets_at(&self, now: Timestamp) -> Vec<TargetStatus> {
+        let at = |notes: &TargetNotes| {
+            let past = notes.earliest_deadline.map(|deadline| now.since(deadline).as_secs());
+            TargetStatus {
+                grants_open_past_expiry_seconds: past.unwrap_or(0),
+                ..notes.status.clone()
+            }
+        };
+        self.targets.values().map(at).collect()
+    }
+
     /// What is not as it should be, in words.
-    pub(crate) fn all_troubles(&self) -> Vec<String> {
+    pub(crate) fn all_troubles_at(&self, now: Timestamp) -> Vec<String> {
         let own = self.troubles.iter().map(|(what, trouble)| format!("{what}: {trouble}"));
         let plane = self.plane.error.iter().map(|error| format!("control plane: {error}"));
         let beacon = self.plane.beacon_error.iter().map(|error| format!("own address: {error}"));
@@ -221,6 +242,12 @@ impl Notes {
             let detail = status.detail.as_deref().unwrap_or("no detail");
             is_trouble.then(|| format!("target {}: {detail}", status.name))
         });
-        own.chain(plane).chain(beacon).chain(targets).collect()
+        let overdue = self.targets_at(now).into_iter().filter_map(|target| {
+            let secs = target.grants_open_past_expiry_seconds;
+            let words =
+                || format!("target {}: an entry is open {secs} s past its deadline", target.name);
+            (OVERDUE_SECS < secs).then(words)
+        });
+        own.chain(plane).chain(beacon).chain(targets).chain(overdue).collect()
     }
 }

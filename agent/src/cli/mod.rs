@@ -3,7 +3,7 @@
 //! | exit code | meaning |
 //! | --- | --- |
 //! | 0 | done; `plan`: nothing to change; `why`: the address gets in; `status`: all is well |
-//! | 1 | failed; `check`: there are mistakes |
+//! | 1 | failed; `check`: there are mistakes; `sweep`: something overdue may still be open |
 //! | 2 | `plan`: there is something to change |
 //! | 3 | the answer is no: `why`: the address does not get in, as far as is known; `status`: something is in trouble |
 //! | 64 | the command line is wrong |
@@ -88,6 +88,9 @@ enum Command {
     /// Empties the targets; what drops packets stays, and so do the fail-safe networks. The agent
     /// keeps them empty until `reload` or a restart.
     Flush,
+    /// Takes away what is overdue at targets that do not end it by themselves, by what stands there
+    /// alone: for another machine, should the agent be gone. Needs no list, and no running agent.
+    Sweep,
     /// Withdraws entries that a new list left out and that the agent held back.
     Accept {
         /// Only of this group: its name, number or id.
@@ -117,7 +120,7 @@ struct Enroll {
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done; plan: nothing to change; why: gets in; status: all is well
-  1   failed; check: there are mistakes
+  1   failed; check: there are mistakes; sweep: something overdue may still be open
   2   plan: there is something to change
   3   why: does not get in, as far as is known; status: something is in trouble
   64  the command line is wrong
@@ -168,6 +171,7 @@ fn run(command: Command, config: &Path, output: Output) -> Result<u8, Failure> {
             Ok(if gets_in { 0 } else { NO })
         }
         Command::Flush => flush(config, output),
+        Command::Sweep => sweep(config, output),
         Command::Accept { group } => {
             let done: Confirmed = ask(&socket(config, output)?, &Request::Accept { group })?;
             output.answer(&done, || format!("withdrew {} entries", done.withdrawn));
@@ -294,6 +298,14 @@ fn flush(path: &Path, output: Output) -> Result<u8, Failure> {
     };
     output.answer(&flushed, || output::flush(&flushed));
     let has_failed = flushed.iter().any(|flush| flush.error.is_some());
+    Ok(if has_failed { FAILED } else { 0 })
+}
+
+fn sweep(path: &Path, output: Output) -> Result<u8, Failure> {
+    let config = Config::load(path)?;
+    let sweeps = runtime()?.block_on(offline::sweep(&config));
+    output.answer(&sweeps, || output::sweep(&sweeps));
+    let has_failed = sweeps.iter().any(|sweep| sweep.error.is_some() || !sweep.left.is_empty());
     Ok(if has_failed { FAILED } else { 0 })
 }
 

@@ -1,18 +1,22 @@
 //! Commands that work without a running agent, from what the last one left on the disk.
 
+use std::collections::BTreeSet;
+
 use postern_shared::error::chain;
+use postern_shared::network::Network;
 use postern_shared::plan::Plan;
 
 use crate::cache::{Cache, Witness};
-use crate::clock::{Clock, SteadyClock};
-use crate::config::Config;
-use crate::control::protocol::{Flushed, Planned};
+use crate::clock::{self, Clock, SteadyClock};
+use crate::config::{Config, Sweeping};
+use crate::control::protocol::{Flushed, Planned, Sweep};
 use crate::daemon::followed;
 use crate::directory::Directory;
 use crate::firewalls::Firewalls;
 use crate::lists::{Lists, Mode};
 use crate::reconcile::{Pending, is_standing};
 use crate::target::Target;
+use crate::target::marked::Swept;
 
 use super::{FAILED, Failure};
 
@@ -78,6 +82,25 @@ pub(super) async fn flush(
         flushed.push(Flushed { target: target.name.clone(), error: result.err() });
     }
     Ok(flushed)
+}
+
+/// Takes away what is overdue at every target that does not end it by itself. Needs nothing but the
+/// configuration.
+pub(super) async fn sweep(config: &Config) -> Vec<Sweep> {
+    let mut sweeps = Vec::new();
+    for target in &config.targets {
+        let (name, commands) = (&target.name, &target.commands);
+        let sweeping = Sweeping { name, commands, now: clock::wall_time() };
+        let Some(sweep) = target.kind.as_kind().sweep(sweeping) else { continue };
+        let (swept, error) = match sweep.await {
+            Ok(swept) => (swept, None),
+            Err(error) => (Swept::default(), Some(chain(&error))),
+        };
+        let words = |networks: BTreeSet<Network>| networks.iter().map(Network::to_string).collect();
+        let (removed, left) = (words(swept.removed), words(swept.left));
+        sweeps.push(Sweep { target: target.name.clone(), removed, left, error });
+    }
+    sweeps
 }
 
 fn saved(config: &Config) -> Result<(Lists, Directory, SteadyClock), Failure> {

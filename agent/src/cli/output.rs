@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use postern_shared::ids::AgentId;
 use serde::Serialize;
 
-use crate::control::protocol::{Flushed, Planned, Why};
+use crate::control::protocol::{Flushed, Planned, Sweep, Why};
 use crate::daemon::shown;
 use crate::enroll;
 use crate::status::{Link, ListState, Status, TargetState};
@@ -207,6 +207,23 @@ pub(super) fn flush(flushed: &[Flushed]) -> String {
         None => format!("{}: flushed\n", flush.target),
     };
     flushed.iter().map(line).collect()
+}
+
+pub(super) fn sweep(sweeps: &[Sweep]) -> String {
+    let mut text = String::new();
+    for sweep in sweeps {
+        let words = match (&sweep.error, &sweep.removed[..], &sweep.left[..]) {
+            (Some(error), _, _) => format!("NOT swept: {error}"),
+            (None, [], []) => "nothing is overdue".to_owned(),
+            (None, removed, []) => format!("took away {}", removed.join(", ")),
+            (None, _, left) => format!("STILL OPEN: {}", left.join(", ")),
+        };
+        writeln!(text, "{}: {words}", sweep.target).expect("a string takes any text");
+    }
+    if sweeps.is_empty() {
+        text += "every target ends its entries by itself\n";
+    }
+    text
 }
 
 #[cfg(test)]

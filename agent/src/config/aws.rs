@@ -2,8 +2,12 @@
 
 use postern_shared::document::{Reader, Scalar, number_in, text};
 
+#[cfg(not(feature = "aws"))]
+use super::kind::not_swept;
+#[cfg(feature = "aws")]
+use super::kind::swept;
 use super::read::{endpoint, filled_list, marked_groups, name, ports};
-use super::{Door, GroupRef, Kind, Opening};
+use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::firewalls::HostTarget;
 use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
 #[cfg(feature = "aws")]
@@ -58,6 +62,17 @@ impl Kind for SecurityGroupAt {
     }
 
     #[cfg(feature = "aws")]
+    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
+        let ec2 = Ec2::new(self.access.clone());
+        swept(SecurityGroup::new(ec2, self.what.clone(), &self.owner), &self.owner, sweeping)
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn sweep(&self, _: Sweeping<'_>) -> Option<SweepFuture> {
+        not_swept(NOT_BUILT.to_owned())
+    }
+
+    #[cfg(feature = "aws")]
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
         let ec2 = Ec2::new(self.access.clone());
         self.marked(opening, SecurityGroup::new(ec2, self.what.clone(), &self.owner))
@@ -88,6 +103,17 @@ impl Kind for PrefixListsAt {
 
     fn before_first_list(&self) -> Option<&'static str> {
         Some(AS_IT_WAS)
+    }
+
+    #[cfg(feature = "aws")]
+    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
+        let ec2 = Ec2::new(self.access.clone());
+        swept(PrefixLists::new(ec2, self.what.clone(), &self.owner), &self.owner, sweeping)
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn sweep(&self, _: Sweeping<'_>) -> Option<SweepFuture> {
+        not_swept(NOT_BUILT.to_owned())
     }
 
     #[cfg(feature = "aws")]

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use postern_shared::document::{Reader, Scalar, boolean, number_in, text};
 use postern_shared::policy::LocalPolicy;
 
+use super::kind::{not_swept, swept};
 use super::read::{endpoint, marked_groups, name};
-use super::{CloudflareCalls, Door, GroupRef, Kind, Opening, TargetConfig};
+use super::{CloudflareCalls, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping, TargetConfig};
 use crate::firewalls::HostTarget;
 use crate::target::cloudflare::{
     AccessRules, AccessRulesConfig, Cloudflare, Endpoint, Https, IpList, ListConfig, Scope,
@@ -61,6 +62,12 @@ impl Kind for ListAt {
         Some(AS_IT_WAS)
     }
 
+    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
+        let made = self.cloudflare();
+        let list = made.map(|at| IpList::new(at, self.what.clone(), &self.owner));
+        list.map_or_else(not_swept, |list| swept(list, &self.owner, sweeping))
+    }
+
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
         let list = IpList::new(self.cloudflare()?, self.what.clone(), &self.owner);
         self.fitted(opening, list, IpList::shape)
@@ -91,6 +98,12 @@ impl Kind for AccessRulesAt {
 
     fn before_first_list(&self) -> Option<&'static str> {
         Some(AS_IT_WAS)
+    }
+
+    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
+        let made = self.cloudflare();
+        let rules = made.map(|at| AccessRules::new(at, self.what.clone(), &self.owner));
+        rules.map_or_else(not_swept, |rules| swept(rules, &self.owner, sweeping))
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {

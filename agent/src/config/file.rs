@@ -1,15 +1,16 @@
 //! Reads targets that are files.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use postern_shared::document::{Reader, Scalar, number_in, span, text};
 use postern_shared::format::{Format, Name, Rendering};
 use postern_shared::network::Family;
 
-use super::read::{groups, one_of};
-use super::{Door, GroupRef, Kind, Opening};
+use super::kind::swept;
+use super::read::{file_path, groups, one_of};
+use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::commands::{Program, Trade};
 use crate::firewalls::HostTarget;
 use crate::target::file::{File, FileConfig, Form, Line, Template, Who};
@@ -68,6 +69,14 @@ impl Kind for FileAt {
 
     fn trade(&self) -> Option<Trade> {
         self.what.reload.clone().map(Trade::Reload)
+    }
+
+    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
+        swept(
+            File::new(self.what.clone(), sweeping.name, sweeping.commands.clone()),
+            sweeping.name,
+            sweeping,
+        )
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
@@ -226,18 +235,6 @@ fn limit(scalar: Scalar<'_>) -> Result<Duration, String> {
         ));
     }
     Ok(limit)
-}
-
-fn file_path(scalar: Scalar<'_>) -> Result<PathBuf, String> {
-    let path: PathBuf = text(scalar)?;
-    let is_plain = path.is_absolute()
-        && path.file_name().is_some()
-        && !path.to_string_lossy().ends_with('/')
-        && !path.components().any(|part| part == std::path::Component::ParentDir);
-    if is_plain {
-        return Ok(path);
-    }
-    Err("is no absolute path of a file; write such as /etc/nginx/postern/office.conf".to_owned())
 }
 
 /// Reads permissions as `chmod` takes them, with or without quotes.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use postern_shared::document::{Reader, Scalar, number_in};
 
 use super::read::{groups, name};
-use super::{Door, GroupRef, Kind, Opening};
+use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::commands::Trade;
 use crate::firewalls::HostTarget;
 use crate::target::ipset::{Ipset, IpsetConfig};
@@ -54,6 +54,11 @@ impl Kind for IpsetAt {
 
     fn trade(&self) -> Option<Trade> {
         Some(Trade::Ipset(self.what.clone()))
+    }
+
+    fn sweep(&self, _: Sweeping<'_>) -> Option<SweepFuture> {
+        // The kernel ends it.
+        None
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {

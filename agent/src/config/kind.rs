@@ -5,15 +5,19 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
+use futures_util::future::BoxFuture;
 use postern_shared::document::Reader;
 use postern_shared::ids::GroupId;
 use postern_shared::network::Network;
 use postern_shared::policy::LocalPolicy;
+use postern_shared::time::Timestamp;
 
 use super::{GroupRef, aws, cloudflare, file, ipset, nftables, ufw};
 use crate::commands::{Commands, Trade};
 use crate::directory::Directory;
 use crate::firewalls::HostTarget;
+use crate::target::TargetError;
+use crate::target::marked::{self, Provider, Swept};
 use crate::target::nft::Ports;
 
 /// What a configuration says of one kind of firewall.
@@ -34,6 +38,10 @@ pub(crate) trait Kind: fmt::Debug {
     fn trade(&self) -> Option<Trade> {
         None
     }
+
+    /// Takes away what is overdue, by what stands at the target alone; `None` where that ends by
+    /// itself.
+    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture>;
 
     /// Makes the target, without reaching for the firewall yet. Fails, in words, where groups are
     /// named that nobody knows.
@@ -78,6 +86,35 @@ pub(crate) struct Opening<'a> {
     pub(crate) directory: &'a Directory,
     /// Who runs programs.
     pub(crate) commands: &'a Commands,
+}
+
+/// What a sweep is made with, beside what the kind says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sweeping<'a> {
+    /// The target's name.
+    pub(crate) name: &'a str,
+    /// Who runs programs.
+    pub(crate) commands: &'a Commands,
+    /// Which deadlines are over.
+    pub(crate) now: Timestamp,
+}
+
+/// What a sweep is.
+pub(crate) type SweepFuture = BoxFuture<'static, Result<Swept, TargetError>>;
+
+/// Sweeps at a provider whose entries carry marks of this owner.
+pub(super) fn swept(
+    mut provider: impl Provider,
+    owner: &str,
+    sweeping: Sweeping<'_>,
+) -> Option<SweepFuture> {
+    let (owner, now) = (owner.to_owned(), sweeping.now);
+    Some(Box::pin(async move { marked::sweep(&mut provider, &owner, now).await }))
+}
+
+/// Sweeps nothing, for this reason.
+pub(super) fn not_swept(reason: String) -> Option<SweepFuture> {
+    Some(Box::pin(async { Err(TargetError::Rejected { reason }) }))
 }
 
 /// Makes the list of kinds: how each is spelt, and what is read of it.

@@ -21,7 +21,7 @@ use postern_shared::document::Mistake;
 use postern_shared::ids::GroupId;
 use postern_shared::policy::LocalPolicy;
 
-pub(crate) use kind::{CloudflareCalls, Door, Kind, Opening, TargetKind};
+pub(crate) use kind::{CloudflareCalls, Door, Kind, Opening, SweepFuture, Sweeping, TargetKind};
 #[cfg(test)]
 pub(crate) use nftables::Nftables;
 
@@ -44,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) commands: Commands,
     /// How the agent logs.
     pub(crate) log: LogConfig,
+    /// Where figures for Prometheus are written, where they are.
+    pub(crate) metrics_file: Option<PathBuf>,
     /// What may ever be open on this host; the fail-safe networks are part of it.
     pub(crate) policy: LocalPolicy,
     /// The firewalls to keep.
@@ -159,6 +161,7 @@ impl Default for Config {
             control: PathBuf::from("/run/postern-agent/control"),
             commands: Commands::default(),
             log: LogConfig::default(),
+            metrics_file: None,
             policy: LocalPolicy::default(),
             targets: Vec::new(),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use postern_shared::document::Reader;
 
 use super::read::{filled_list, groups, name, one_of, ports, unique_name};
-use super::{Door, GroupRef, Kind, Opening};
+use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::firewalls::HostTarget;
 use crate::target::nft::{
     self, GateConfig, GateTarget, NftOptions, OnExpiry, Ownership, Ports, SetsConfig, SetsTarget,
@@ -100,6 +100,11 @@ impl Kind for Nftables {
             Nftables::Gate { .. } => None,
             Nftables::Sets { .. } => Some("your sets are as you left them"),
         }
+    }
+
+    fn sweep(&self, _: Sweeping<'_>) -> Option<SweepFuture> {
+        // The kernel ends it.
+        None
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {

@@ -25,6 +25,7 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
         let control = reader.optional("control", text::<PathBuf>);
         let commands = reader.optional("commands", text::<Commands>).unwrap_or_default();
         let log = reader.optional_mapping("log", log).unwrap_or_default();
+        let metrics_file = reader.optional("metrics_file", file_path);
         let failsafe = reader.list("failsafe", text);
         let policy = reader.optional_mapping("policy", policy).unwrap_or_default();
         let mut names = BTreeSet::new();
@@ -46,6 +47,7 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
             control: control.unwrap_or(default.control),
             commands: commands.clone(),
             log,
+            metrics_file,
             policy: LocalPolicy { failsafe, ..policy },
             targets,
         })
@@ -196,6 +198,19 @@ pub(super) fn name(scalar: Scalar<'_>) -> Result<String, String> {
     ))
 }
 
+/// Reads where a file is that is no folder's, whoever reads this.
+pub(super) fn file_path(scalar: Scalar<'_>) -> Result<PathBuf, String> {
+    let path: PathBuf = text(scalar)?;
+    let is_plain = path.is_absolute()
+        && path.file_name().is_some()
+        && !path.to_string_lossy().ends_with('/')
+        && !path.components().any(|part| part == std::path::Component::ParentDir);
+    if is_plain {
+        return Ok(path);
+    }
+    Err("is no absolute path of a file; write such as /etc/nginx/postern/office.conf".to_owned())
+}
+
 /// Reads one of some words.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(Scalar<'_>) -> Result<T, String> {
     move |scalar| {
@@ -246,6 +261,7 @@ plane:
 state_dir: /tmp/state
 control: /tmp/control
 commands: here
+metrics_file: /tmp/postern.prom
 log: { filter: debug, format: json }
 failsafe: [192.0.2.1]
 policy:
@@ -313,6 +329,7 @@ targets:
 
         assert_eq!(config.plane.url.unwrap().to_string(), "https://plane.example:8443");
         assert_eq!(config.commands, Commands::Here);
+        assert_eq!(config.metrics_file, Some(PathBuf::from("/tmp/postern.prom")));
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.policy.ttl_max.as_secs(), 43_200);
         assert_eq!(config.policy.failsafe, ["192.0.2.1".parse().unwrap()]);

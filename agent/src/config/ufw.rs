@@ -2,8 +2,9 @@
 
 use postern_shared::document::Reader;
 
+use super::kind::swept;
 use super::read::{filled_list, groups, name, ports};
-use super::{Door, GroupRef, Kind, Opening};
+use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::commands::Trade;
 use crate::firewalls::HostTarget;
 use crate::target::marked::{Mark, Marked};
@@ -45,6 +46,14 @@ impl Kind for UfwAt {
 
     fn trade(&self) -> Option<Trade> {
         Some(Trade::Ufw(self.what.clone()))
+    }
+
+    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
+        swept(
+            Ufw::new(sweeping.name, self.what.clone(), sweeping.commands.clone()),
+            &self.what.owner,
+            sweeping,
+        )
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {

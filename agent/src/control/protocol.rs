@@ -90,6 +90,18 @@ pub(crate) struct Flushed {
     pub(crate) error: Option<String>,
 }
 
+/// How the sweep of one target went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sweep {
+    pub(crate) target: String,
+    /// Overdue entries that were taken away.
+    pub(crate) removed: Vec<String>,
+    /// Overdue entries that are still there.
+    pub(crate) left: Vec<String>,
+    /// Why it is not known whether anything overdue is there.
+    pub(crate) error: Option<String>,
+}
+
 /// What was confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Confirmed {

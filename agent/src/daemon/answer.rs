@@ -82,7 +82,7 @@ impl Office {
             }
         });
         let groups: Vec<GroupStatus> = groups.collect();
-        let mut troubles = notes.all_troubles();
+        let mut troubles = notes.all_troubles_at(now);
         for group in &groups {
             let name = group.name.clone().unwrap_or_else(|| group.id.to_string());
             match group.list {
@@ -100,9 +100,9 @@ impl Office {
             started_at: self.started_at,
             as_of: now,
             troubles,
+            targets: notes.targets_at(now),
             plane: notes.plane,
             groups,
-            targets: notes.targets.into_values().map(|target| target.status).collect(),
         }
     }
 

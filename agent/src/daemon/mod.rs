@@ -34,6 +34,7 @@ use crate::firewalls::Firewalls;
 use crate::flushed::FlushedTargets;
 use crate::lists::Lists;
 use crate::lock::{self, LockError};
+use crate::metrics;
 use crate::status::{Board, TargetNotes, TargetState};
 
 /// How often the daemon looks after itself where no watchdog asks for more.
@@ -343,6 +344,7 @@ impl<F: Firewalls> Daemon<F> {
             // The connection died in its sleep, and so did timers.
             self.restart().await;
         }
+        self.write_metrics();
         let now = crate::clock::Clock::now(&*self.parts.clock);
         let notes = self.parts.board.read();
         let hanging = notes
@@ -355,6 +357,14 @@ impl<F: Firewalls> Daemon<F> {
         }
         let status = self.office.summary();
         tell_manager(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+    }
+
+    /// A small file, where the operator wants one: no reason for a thread.
+    fn write_metrics(&self) {
+        let Some(path) = &self.config.metrics_file else { return };
+        let written = metrics::write(path, &self.office.status());
+        let trouble = written.err().map(|error| format!("{}: {error}", path.display()));
+        self.parts.board.trouble("metrics_file", trouble);
     }
 }
 

@@ -77,6 +77,10 @@ impl Target for NoFirewall {
         std::future::pending().await
     }
 
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
     async fn flush(&mut self) -> Result<(), TargetError> {
         Ok(())
     }

@@ -147,8 +147,10 @@ impl<T: Target, C: Clock> Keeper<T, C> {
         let result = self.try_until_unchanged(pending).await;
         let now = self.context.clock.now();
         let info = self.target.info().clone();
+        let earliest_deadline = self.target.earliest_deadline();
         self.note(|notes| {
             notes.busy_since = None;
+            notes.earliest_deadline = earliest_deadline;
             notes.status.passed_at = Some(now);
             notes.status.strategy.clone_from(&info.strategy);
         });

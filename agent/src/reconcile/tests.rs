@@ -130,6 +130,10 @@ impl Target for FakeTarget {
         self.disturbance.notified().await;
     }
 
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
     async fn flush(&mut self) -> Result<(), TargetError> {
         let mut world = self.world.lock().unwrap();
         world.entries.values_mut().for_each(Observed::clear);

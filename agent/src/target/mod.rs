@@ -63,6 +63,10 @@ pub trait Target: Send + 'static {
     /// its own to do: the caller's answer is a pass. Dropping the future loses nothing.
     fn disturbed(&mut self) -> impl Future<Output = ()> + Send;
 
+    /// The earliest deadline of what stands there and does not end by itself. Once it is over, an
+    /// entry is open past its time.
+    fn earliest_deadline(&self) -> Option<Timestamp>;
+
     /// Empties what is ours of entries; what drops packets stays.
     fn flush(&mut self) -> impl Future<Output = Result<(), TargetError>> + Send;
 }

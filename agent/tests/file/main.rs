@@ -7,3 +7,4 @@ mod contract;
 mod promises;
 mod reload;
 mod scene;
+mod sweep;

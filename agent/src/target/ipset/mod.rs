@@ -393,6 +393,11 @@ impl Target for Ipset {
         std::future::pending().await
     }
 
+    /// The kernel ends entries by itself.
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
     async fn flush(&mut self) -> Result<(), TargetError> {
         let empty = |(family, _): (Family, &str)| Change {
             family: number(family),

@@ -203,6 +203,10 @@ impl<T: Target> Target for Fitted<T> {
         self.inner.disturbed().await;
     }
 
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        self.inner.earliest_deadline()
+    }
+
     async fn flush(&mut self) -> Result<(), TargetError> {
         self.inner.flush().await?;
         self.show();

@@ -7,6 +7,7 @@ pub(crate) mod budget;
 mod fitted;
 mod mark;
 pub(crate) mod mirror;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 pub use fitted::{Fitted, Shape};
 pub use mark::{Mark, first_words, latest_deadline};
+pub use sweep::{Swept, sweep};
 
 use super::{Refresh, Target, TargetError, TargetInfo};
 
@@ -110,6 +112,8 @@ pub struct Marked<P> {
     /// Our time, and tokio's at that moment.
     now: (Timestamp, Instant),
     is_standing: bool,
+    /// Since when something that was to be taken away is not known to be gone.
+    lingers_since: Option<Timestamp>,
 }
 
 /// An entry as it is known.
@@ -138,6 +142,7 @@ impl<P: Provider> Marked<P> {
             made_at: Instant::now(),
             now: (Timestamp::EPOCH, Instant::now()),
             is_standing: false,
+            lingers_since: None,
         }
     }
 
@@ -332,6 +337,7 @@ impl<P: Provider> Target for Marked<P> {
         let wanted = self.wanted(plans, now);
         let edits = self.edits(&wanted, now);
         if edits != Edits::default() || !self.provider.is_settled() {
+            self.lingers_since = self.earliest_deadline().filter(|deadline| *deadline <= now);
             // Unknown until the provider has answered, or was read again.
             let doubted_at = self.doubted_at.replace(Instant::now());
             let read_at = self.read_at.take();
@@ -351,6 +357,7 @@ impl<P: Provider> Target for Marked<P> {
             kept.promised = promised;
         }
         self.is_standing = true;
+        self.lingers_since = None;
         self.show();
         Ok(())
     }
@@ -370,6 +377,12 @@ impl<P: Provider> Target for Marked<P> {
             () = due => {}
             () = self.provider.disturbed() => self.read_at = None,
         }
+    }
+
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        // An entry may be there for another group still.
+        let last = |kept: &Kept| kept.written.0.values().max().and_then(|expiry| expiry.deadline());
+        self.kept.values().filter_map(last).chain(self.lingers_since).min()
     }
 
     async fn flush(&mut self) -> Result<(), TargetError> {

@@ -188,6 +188,11 @@ impl Target for GateTarget {
         }
     }
 
+    /// The kernel ends entries by itself.
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
     async fn flush(&mut self) -> Result<(), TargetError> {
         let was_known = self.known;
         let steps = match was_known {

@@ -340,6 +340,11 @@ impl Target for SetsTarget {
         }
     }
 
+    /// The kernel ends entries by itself.
+    fn earliest_deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
     async fn flush(&mut self) -> Result<(), TargetError> {
         let was_known = self.known;
         if self.shapes.is_empty() {
