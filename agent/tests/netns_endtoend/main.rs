@@ -12,6 +12,7 @@ mod netns;
 mod rig;
 
 mod host;
+mod isolation;
 mod network;
 mod operator;
 mod plane;

@@ -55,6 +55,12 @@ impl Host {
         fs::write(&self.config, text).unwrap();
     }
 
+    /// Adds targets to the configuration, and lines above all of it.
+    pub(crate) fn add_targets(&self, above: &str, targets: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        fs::write(&self.config, format!("{above}\n{text}{targets}")).unwrap();
+    }
+
     /// Where the agent keeps what it must not forget.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
