@@ -8,6 +8,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use postern_shared::time::Timestamp;
 use qrcode::{Color, EcLevel, QrCode};
 use sha2::{Digest as _, Sha256};
 
@@ -61,6 +62,13 @@ pub(crate) fn show_error(error: ApiError, page: &impl Template) -> Response {
     response.headers_mut().extend(parts.headers);
     *response.body_mut() = body;
     response
+}
+
+/// A time as pages show it, to the minute; script turns it into the reader's own.
+pub(crate) fn minute(at: Timestamp) -> String {
+    let exact = at.to_string();
+    // RFC 3339 has the date in its first ten characters, hour and minute from the twelfth on.
+    format!("{} {} UTC", &exact[..10], &exact[11..16])
 }
 
 fn policy() -> String {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use askama::filters::HtmlSafe;
 use postern_shared::time::{Expiry, Timestamp};
 
+use crate::page::minute;
+
 /// A point in time.
 pub(super) struct When(pub(super) Timestamp);
 
@@ -43,18 +45,9 @@ impl fmt::Display for Left {
     }
 }
 
-impl When {
-    /// The same without a tag around it.
-    pub(super) fn in_words(&self) -> String {
-        let exact = self.0.to_string();
-        // RFC 3339 has the date in its first ten characters, hour and minute from the twelfth on.
-        format!("{} {} UTC", &exact[..10], &exact[11..16])
-    }
-}
-
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<time datetime=\"{}\">{}</time>", self.0, self.in_words())
+        write!(f, "<time datetime=\"{}\">{}</time>", self.0, minute(self.0))
     }
 }
 

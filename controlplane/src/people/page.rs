@@ -14,7 +14,7 @@ use super::{SignedIn, codes, private};
 use crate::app::App;
 use crate::domain::{Email, User};
 use crate::http::ApiError;
-use crate::page::{STYLE, draw_qr, show, show_error};
+use crate::page::{STYLE, draw_qr, minute, show, show_error};
 
 #[derive(Template)]
 #[template(path = "people/sign_in.html")]
@@ -93,9 +93,13 @@ struct AccountPage<'a> {
 struct LoginView {
     name: String,
     browser: String,
+    /// The same as it calls itself.
+    agent: String,
     address: String,
     used_at: Timestamp,
+    used: String,
     ends_at: Timestamp,
+    ends: String,
     is_this: bool,
 }
 
@@ -178,13 +182,13 @@ pub(super) fn account(app: &App, signed_in: &SignedIn) -> Response {
     let logins = state.logins_of(signed_in.user, now);
     let logins = logins.into_iter().map(|row| LoginView {
         name: hash_text(&row.record.hash),
-        browser: match row.record.browser.as_str() {
-            "" => "a browser without a name".to_owned(),
-            name => name.to_owned(),
-        },
+        browser: known_as(&row.record.browser),
+        agent: row.record.browser.clone(),
         address: row.record.address.to_canonical().to_string(),
         used_at: row.used_at(),
+        used: minute(row.used_at()),
         ends_at: row.ends_at(),
+        ends: minute(row.ends_at()),
         is_this: row.record.hash == signed_in.login,
     });
     let page = AccountPage {
@@ -273,4 +277,69 @@ fn view<'a>(offered: &'a Offered, org: &str, email: &Email) -> OfferedView<'a> {
     let url = codes::seed_url(&offered.seed, org, email.as_str());
     let (path, width) = draw_qr(url.expose_secret());
     OfferedView { sealed: &offered.sealed, text: codes::seed_text(&offered.seed), path, width }
+}
+
+/// What people know a browser as, of what it calls itself: "Firefox on Windows" for all of
+/// "Mozilla/5.0 …". What calls itself something else is known as that.
+fn known_as(agent: &str) -> String {
+    // Those that call themselves by the name of another, too, come first.
+    const BROWSERS: [(&str, &str); 6] = [
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("FxiOS/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    ];
+    const SYSTEMS: [(&str, &str); 7] = [
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("CrOS", "ChromeOS"),
+        ("Mac OS X", "macOS"),
+        ("Linux", "Linux"),
+    ];
+    let find = |names: &[(&str, &'static str)]| {
+        names.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
+    };
+    match (agent, find(&BROWSERS), find(&SYSTEMS)) {
+        ("", ..) => "a browser without a name".to_owned(),
+        (agent, Some(browser), Some(system)) if agent.starts_with("Mozilla/5.0 (") => {
+            format!("{browser} on {system}")
+        }
+        (agent, ..) => agent.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browsers_are_known_by_their_usual_names() {
+        for (agent, name) in [
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+                "Chrome on Linux",
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0",
+                "Edge on Windows",
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1",
+                "Safari on iPhone",
+            ),
+            (
+                "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:140.0) Gecko/20100101 Firefox/140.0",
+                "Firefox on macOS",
+            ),
+            ("Lynx <b>", "Lynx <b>"),
+            ("my Firefox/1 on Linux", "my Firefox/1 on Linux"),
+            ("", "a browser without a name"),
+        ] {
+            assert_eq!(known_as(agent), name);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The console in Chromium: by hand, by keyboard, and by axe-core's rules, on every page.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use postern_controlplane::app::Settings;
@@ -150,6 +151,8 @@ async fn furnish(plane: &Plane) -> String {
     Host::of(world, *org, group).await;
     world.group(*org).await;
     world.pair(*org, 60).await;
+    world.key(*org).await;
+    invite(world, *org, "max@example.org", Role::Member).await;
     format!("{}/b/{}", plane.url, pair.bookmark.expose())
 }
 
@@ -169,32 +172,72 @@ async fn hold(window: &Window, name: &str, faults: &mut Vec<String>) {
     }
 }
 
+/// What pages of one kind have in common: their path without what names a record.
+fn kind(path: &str) -> String {
+    let is_name = |part: &str| part.len() == 36 || part.parse::<u64>().is_ok();
+    let parts = path.split('/').map(|part| if is_name(part) { "*" } else { part });
+    parts.collect::<Vec<&str>>().join("/")
+}
+
+/// Holds every page that links lead to, as far as it is one of `parts`; of pages that show other
+/// records of one kind, one is enough.
+async fn hold_linked(plane: &Plane, window: &Window, parts: &[&str], faults: &mut Vec<String>) {
+    const LINKS: &str = "[...document.querySelectorAll('a[href]:not([download])')]\
+        .filter((it) => it.origin === location.origin).map((it) => it.pathname)";
+    let is_wanted = |path: &str| {
+        let is_within = |part: &&&str| {
+            let rest = path.strip_prefix(**part);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        parts.iter().any(|part| is_within(&part))
+    };
+    let mut ahead: Vec<String> = parts.iter().map(ToString::to_string).collect();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    while let Some(path) = ahead.pop() {
+        if !seen.insert(kind(&path)) {
+            continue;
+        }
+        window.go(&format!("{}{path}", plane.url)).await;
+        window.value(UNFOLD).await;
+        hold(window, path.trim_start_matches('/').replace('/', "-").as_str(), faults).await;
+        let found = window.value(LINKS).await;
+        let found = found.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned());
+        ahead.extend(found.filter(|path| is_wanted(path)));
+    }
+    assert!(parts.len() < seen.len(), "{seen:?}");
+}
+
+const UNFOLD: &str = "document.querySelectorAll('details').forEach((it) => { it.open = true; })";
+
+async fn without_faults(window: &Window, faults: &[String]) {
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let complaints = window.complaints().await;
+    let is_expected = |told: &String| told.contains("422") || told.contains("404");
+    let complaints: Vec<&String> = complaints.iter().filter(|told| !is_expected(told)).collect();
+    assert_eq!(complaints, Vec::<&String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn every_page_keeps_axe_cores_rules_on_each_screen_in_both_colours() {
+async fn pages_of_groups_and_pairs_keep_axe_cores_rules_on_each_screen_in_both_colours() {
     let plane = Plane::start().await;
-    let bookmark = furnish(&plane).await;
     let window = plane.window().await;
     let mut faults = Vec::new();
 
-    let more = [
+    hold(&window, "console-empty", &mut faults).await;
+    furnish(&plane).await;
+    hold_linked(&plane, &window, &["/console/groups", "/console/pairs"], &mut faults).await;
+    let others = [
+        "/console",
+        "/console/nothing",
+        "/console/pairs?find=nobody",
         "/console/groups/1",
         "/console/groups/2",
-        "/console/groups/1/delete",
         "/console/pairs/1",
-        "/console/pairs/2",
-        "/console/pairs/1/delete",
-        "/console/pairs?find=nobody",
-        "/console/nothing",
-        "/account",
-        "/account/password",
-        "/account/authenticator",
-        "/account/recovery-codes",
     ];
-    for path in PAGES.iter().chain(&more) {
+    for path in others {
         window.go(&format!("{}{path}", plane.url)).await;
-        let open = "document.querySelectorAll('details').forEach((it) => { it.open = true; })";
-        window.value(open).await;
-        hold(&window, &path.trim_start_matches('/').replace(['/', '?'], "-"), &mut faults).await;
+        let name = path.trim_start_matches('/').replace(['/', '?', '='], "-");
+        hold(&window, &name, &mut faults).await;
     }
     window.go(&format!("{}/console/pairs", plane.url)).await;
     window.fill("#name", " ").await;
@@ -208,11 +251,50 @@ async fn every_page_keeps_axe_cores_rules_on_each_screen_in_both_colours() {
     window.says("What stands here is shown once.").await;
     hold(&window, "pair-secrets", &mut faults).await;
 
-    assert_eq!(faults, Vec::<String>::new(), "{}", faults.join("\n"));
-    let wanted = |told: &&String| !told.contains("422") && !told.contains("404");
-    let complaints = window.complaints().await;
-    assert_eq!(complaints.iter().filter(wanted).collect::<Vec<_>>(), Vec::<&String>::new());
-    drop(bookmark);
+    without_faults(&window, &faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_hosts_and_keys_keep_axe_cores_rules_on_each_screen_in_both_colours() {
+    let plane = Plane::start().await;
+    furnish(&plane).await;
+    let window = plane.window().await;
+    let mut faults = Vec::new();
+
+    hold_linked(&plane, &window, &["/console/agents", "/console/keys"], &mut faults).await;
+    window.go(&format!("{}/console/agents", plane.url)).await;
+    window.fill("#name", "web-9").await;
+    window.click("input[name=group-1]").await;
+    window.click("main form[method=post] button").await;
+    window.says("never again").await;
+    hold(&window, "agent-invited", &mut faults).await;
+    next_step(&plane.world);
+    window.go(&format!("{}/console/keys", plane.url)).await;
+    window.fill("#name", "backup").await;
+    window.click("input[name='scope-groups.read']").await;
+    window.click("input[name=lock][value=new]").await;
+    window.fill("#code", &plane.zoe.code(&plane.world, 0)).await;
+    window.click("main form[method=post] button").await;
+    window.says("never again").await;
+    hold(&window, "key-minted", &mut faults).await;
+
+    without_faults(&window, &faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_other_pages_keep_axe_cores_rules_on_each_screen_in_both_colours() {
+    const HELD: [&str; 5] =
+        ["/console", "/console/groups", "/console/pairs", "/console/agents", "/console/keys"];
+    let plane = Plane::start().await;
+    furnish(&plane).await;
+    let window = plane.window().await;
+    let mut faults = Vec::new();
+
+    let others = PAGES.iter().copied().filter(|path| !HELD.contains(path));
+    let others: Vec<&str> = others.chain(["/account"]).collect();
+    hold_linked(&plane, &window, &others, &mut faults).await;
+
+    without_faults(&window, &faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +302,7 @@ async fn pages_for_strangers_keep_axe_cores_rules_too() {
     let plane = Plane::start().await;
     let bookmark = furnish(&plane).await;
     let world = &plane.world;
-    let (_, invitation) = invite(world, plane.org, "max@example.org", Role::Member).await;
+    let (_, invitation) = invite(world, plane.org, "eve@example.org", Role::Member).await;
     let zoe = world.engine.state().user(plane.zoe.id).unwrap().clone();
     let (reset, reset_path, _) = ticket(world, &zoe, Purpose::Reset);
     world.order(Command::RequestReset(reset)).await;
@@ -253,9 +335,11 @@ async fn pages_for_strangers_keep_axe_cores_rules_too() {
     assert_eq!(faults, Vec::<String>::new(), "{}", faults.join("\n"));
 }
 
-/// All controls that are shown, in the order of the page.
-const CONTROLS: &str = "[...document.querySelectorAll('a[href], button, input, select, summary')]\
-    .filter((it) => it.type !== 'hidden' && it.checkVisibility())";
+/// All controls that are shown, in the order of the page; radio buttons are one with those that are
+/// chosen between.
+const CONTROLS: &str = "[...document.querySelectorAll('a[href], button, input, select, textarea, summary')]\
+    .filter((it) => it.type !== 'hidden' && it.checkVisibility())\
+    .filter((it) => it.type !== 'radio' || it.checked)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyboard_reaches_every_control_in_its_order_and_shows_where_it_is() {
@@ -264,9 +348,14 @@ async fn the_keyboard_reaches_every_control_in_its_order_and_shows_where_it_is()
     let window = plane.window().await;
     window.show_on(DESKTOP, "light").await;
 
-    for path in
-        ["/console", "/console/groups", "/console/groups/1", "/console/pairs", "/console/pairs/1"]
-    {
+    for path in [
+        "/console",
+        "/console/groups",
+        "/console/groups/1",
+        "/console/pairs",
+        "/console/pairs/1",
+        "/console/keys",
+    ] {
         window.go(&format!("{}{path}", plane.url)).await;
         window.holds("document.readyState === 'complete'").await;
         let count = window.value(&format!("{CONTROLS}.length")).await.as_u64().unwrap();

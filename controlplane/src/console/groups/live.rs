@@ -1,6 +1,5 @@
 //! What of a group is alive: whom it lets in now, and on which hosts.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use askama::Template;
@@ -63,23 +62,32 @@ struct Target {
 }
 
 /// A host that may follow the list.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Host {
-    id: AgentId,
     name: String,
+    id: AgentId,
+}
+
+impl Target {
+    fn of(host: &Host, name: Option<&String>, word: &'static str, is_well: bool) -> Target {
+        let path = format!("/console/agents/{}", host.id);
+        Target { host: host.name.clone(), path, name: name.cloned(), word, is_well }
+    }
 }
 
 impl Live {
     /// Looks at a group; none where it is gone.
     pub(super) fn of(app: &App, group: GroupId) -> Option<Live> {
         let now = app.engine().now();
-        let (mut live, hosts, revision) = {
+        let (mut live, mut hosts, revision) = {
             let state = app.engine().state();
             let row = state.group(group)?;
             let agents = state.agents_of(row.record.org);
             let follows = agents.filter(|it| it.revoked_at.is_none() && it.groups.contains(&group));
-            let hosts = follows.map(|it| Host { id: it.id, name: it.name.to_string() });
+            let hosts = follows.map(|it| Host { name: it.name.to_string(), id: it.id });
             (Live::entries_of(&state, row, now), hosts.collect::<Vec<Host>>(), row.list_revision)
         };
+        hosts.sort();
         live.look_at(app, &hosts, group, revision);
         Some(live)
     }
@@ -104,39 +112,40 @@ impl Live {
         }
     }
 
+    /// Looks at the firewalls of the hosts; those that are not well stand first.
     fn look_at(&mut self, app: &App, hosts: &[Host], group: GroupId, revision: Revision) {
         let (epoch, board) = (app.engine().epoch(), app.engine().board());
-        let mut targets: BTreeMap<(&str, AgentId), Vec<Target>> = BTreeMap::new();
+        let mut ill = Vec::new();
+        let mut well = Vec::new();
+        let mut count = 0;
         for host in hosts {
-            let target = |name: Option<&String>, word, is_well| Target {
-                host: host.name.clone(),
-                path: format!("/console/agents/{}", host.id),
-                name: name.cloned(),
-                word,
-                is_well,
+            let mut add = |name: Option<&String>, word, is_well| {
+                count += 1;
+                let part = if is_well { &mut well } else { &mut ill };
+                if part.len() < TARGETS_SHOWN_MAX {
+                    part.push(Target::of(host, name, word, is_well));
+                }
+                is_well
             };
             let Some(report) = board.agent(host.id) else {
-                let silent = target(None, "has not said what it protects", false);
-                targets.insert((&host.name, host.id), vec![silent]);
+                add(None, "has not said what it protects", false);
                 continue;
             };
             let follows = report.host.targets.iter().filter(|it| it.groups.contains(&group));
-            let mut found: Vec<Target> = follows
-                .map(|it| {
-                    let reach = Reach::of(&board, host.id, (it, group), epoch, revision);
-                    target(Some(&it.name), reach.word(), reach == Reach::Live)
-                })
-                .collect();
-            if found.is_empty() {
-                found.push(target(None, "keeps no firewall to this list", false));
+            let reaches = follows.map(|it| {
+                let reach = Reach::of(&board, host.id, (it, group), epoch, revision);
+                add(Some(&it.name), reach.word(), reach == Reach::Live)
+            });
+            let (of, open) =
+                reaches.fold((0, 0), |(of, open), is_well| (of + 1, open + usize::from(is_well)));
+            if of == 0 {
+                add(None, "keeps no firewall to this list", false);
             }
-            targets.insert((&host.name, host.id), found);
+            self.hosts_open += usize::from(0 < of && open == of);
         }
-        self.hosts = targets.len();
-        self.hosts_open = targets.values().filter(|of| of.iter().all(|it| it.is_well)).count();
-        self.targets = targets.into_values().flatten().collect();
-        self.targets_more = self.targets.len().saturating_sub(TARGETS_SHOWN_MAX);
-        self.targets.truncate(TARGETS_SHOWN_MAX);
+        self.hosts = hosts.len();
+        self.targets = ill.into_iter().chain(well).take(TARGETS_SHOWN_MAX).collect();
+        self.targets_more = count - self.targets.len();
     }
 
     /// The same for a script, which counts down by itself: it is no other text every second.

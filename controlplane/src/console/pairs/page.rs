@@ -17,6 +17,7 @@ use crate::console::show::{Left, Span, When};
 use crate::domain::{OrgRow, Pair, PairRow, State as Orgs};
 use crate::http::ApiError;
 use crate::mail::Fate;
+use crate::page::minute;
 
 /// Most groups that a pair can be added to by a choice; in an org with more, the group's own page
 /// adds pairs.
@@ -176,7 +177,7 @@ fn mail(viewer: &Viewer, pair: PairId) -> Option<String> {
     let fate = viewer.app.people().outbox()?.fate_of_pair(pair)?;
     Some(match fate {
         Fate::Waiting { .. } => "is on its way".to_owned(),
-        Fate::Sent { at } => format!("was taken by the mail server, {}", When(at).in_words()),
+        Fate::Sent { at } => format!("was taken by the mail server, {}", minute(at)),
         Fate::Retried { why, .. } => format!("waits to be tried again: {why}"),
         Fate::Failed { why, .. } => format!("could not be sent: {why}"),
     })
