@@ -246,6 +246,7 @@ impl Patience {
 impl Provider for IpList {
     const KIND: &'static str = "cloudflare_list";
     const RENEW_PART: u32 = 2;
+    const LINGERS: bool = true;
 
     async fn read(&mut self) -> Result<(), TargetError> {
         // The sizes of lists do not change what is done, but that ours is there does.

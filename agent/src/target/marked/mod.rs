@@ -47,6 +47,9 @@ pub trait Provider: Send + 'static {
     /// every renewal is a call, and at some providers a moment without the entry.
     const RENEW_PART: u32;
 
+    /// Whether a change goes on after its answer: then one of the process before may still show itself.
+    const LINGERS: bool = false;
+
     /// Reads what is there.
     fn read(&mut self) -> impl Future<Output = Result<(), TargetError>> + Send;
 
@@ -163,7 +166,7 @@ impl<P: Provider> Marked<P> {
     /// Says whether calls may still show themselves of which we know nothing: of a process before
     /// this one, or of our own.
     fn may_be_behind(&self) -> bool {
-        self.is_doubted() || self.made_at.elapsed() < DOUBT
+        self.is_doubted() || P::LINGERS && self.made_at.elapsed() < DOUBT
     }
 
     /// Our time now, as far as it was told.
@@ -343,7 +346,7 @@ impl<P: Provider> Target for Marked<P> {
             let read_at = self.read_at.take();
             in_time(self.provider.write(&edits)).await?;
             self.read_at = read_at;
-            self.doubted_at = doubted_at;
+            self.doubted_at = doubted_at.filter(|_| P::LINGERS);
         }
         for (network, promised) in wanted {
             if promised.0.is_empty() {
@@ -366,7 +369,8 @@ impl<P: Provider> Target for Marked<P> {
         let deadlines = self.kept.values().flat_map(|kept| kept.written.0.values());
         let next = deadlines.filter_map(|expiry| expiry.deadline()).min();
         let next = next.map(|deadline| self.now.1 + deadline.since(self.now.0));
-        let again = self.read_at.filter(|_| self.may_be_behind()).map(|at| at + DOUBT_EVERY);
+        let again =
+            self.read_at.filter(|_| P::LINGERS && self.may_be_behind()).map(|at| at + DOUBT_EVERY);
         let due = async {
             match next.into_iter().chain(again).min() {
                 Some(at) => tokio::time::sleep_until(at).await,
