@@ -4,6 +4,7 @@
 //! argument called `now`, chance is an argument too. `clippy.toml` beside this crate's
 //! manifest holds it to that.
 
+pub mod aggregate;
 pub mod allowlist;
 pub mod backoff;
 pub mod cover;

@@ -30,6 +30,8 @@ pub(crate) struct AtCloudflare<T> {
     pub(crate) calls_per_minute: u16,
     /// Whether what is too narrow for Cloudflare lets in more than was asked for.
     pub(crate) widen_v6: bool,
+    /// Whether adjacent networks become one where there is no room for all.
+    pub(crate) aggregate: bool,
     /// What.
     pub(crate) what: T,
     /// By what our entries are known from others'. Default: the target's name.
@@ -50,7 +52,9 @@ impl Kind for ListAt {
         let list = reader.required("list_id", id);
         let items_max = reader.optional("items_max", number_in(1..=ITEMS_MAX));
         let items_max = items_max.unwrap_or(ListConfig::ITEMS_MAX);
+        let aggregate = reader.optional("aggregate", boolean).unwrap_or(false);
         let at = common(reader, target);
+        let at = at.map(|at| AtCloudflare { aggregate, ..at });
         Some(at?.with(ListConfig { account: account?, list: list?, items_max }))
     }
 
@@ -70,7 +74,11 @@ impl Kind for ListAt {
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
         let list = IpList::new(self.cloudflare()?, self.what.clone(), &self.owner);
-        self.fitted(opening, list, IpList::shape)
+        let fitted = self.fitted(opening, list, IpList::shape)?;
+        Ok(HostTarget::new(match self.aggregate {
+            true => fitted.merging(|marked| marked.provider().room(), opening.policy),
+            false => fitted,
+        }))
     }
 
     fn cloudflare_calls(&self) -> Option<CloudflareCalls<'_>> {
@@ -108,7 +116,7 @@ impl Kind for AccessRulesAt {
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
         let rules = AccessRules::new(self.cloudflare()?, self.what.clone(), &self.owner);
-        self.fitted(opening, rules, AccessRules::shape)
+        self.fitted(opening, rules, AccessRules::shape).map(HostTarget::new)
     }
 
     fn cloudflare_calls(&self) -> Option<CloudflareCalls<'_>> {
@@ -119,9 +127,25 @@ impl Kind for AccessRulesAt {
 impl<T> AtCloudflare<T> {
     fn with<U>(self, what: U) -> AtCloudflare<U> {
         let AtCloudflare {
-            endpoint, token_file, calls_per_minute, widen_v6, owner, groups, ..
+            endpoint,
+            token_file,
+            calls_per_minute,
+            widen_v6,
+            aggregate,
+            owner,
+            groups,
+            ..
         } = self;
-        AtCloudflare { endpoint, token_file, calls_per_minute, widen_v6, what, owner, groups }
+        AtCloudflare {
+            endpoint,
+            token_file,
+            calls_per_minute,
+            widen_v6,
+            aggregate,
+            what,
+            owner,
+            groups,
+        }
     }
 
     fn cloudflare(&self) -> Result<Cloudflare, String> {
@@ -136,16 +160,16 @@ impl<T> AtCloudflare<T> {
         CloudflareCalls { token_file, per_minute }
     }
 
-    fn fitted(
+    fn fitted<P: Provider>(
         &self,
         opening: &Opening<'_>,
-        provider: impl Provider,
+        provider: P,
         shape: fn(Option<LocalPolicy>) -> Shape,
-    ) -> Result<HostTarget, String> {
+    ) -> Result<Fitted<Marked<P>>, String> {
         let groups = opening.groups(&self.groups)?;
         let marked = Marked::new(opening.name, &self.owner, groups, provider);
         let within = self.widen_v6.then(|| opening.policy.clone());
-        Ok(HostTarget::new(Fitted::new(marked, shape(within))))
+        Ok(Fitted::new(marked, shape(within)))
     }
 }
 
@@ -176,6 +200,7 @@ fn common(reader: &mut Reader<'_>, target: Option<&str>) -> Option<AtCloudflare<
         token_file,
         calls_per_minute: calls.unwrap_or(Cloudflare::CALLS_PER_MINUTE),
         widen_v6: widen_v6.unwrap_or(false),
+        aggregate: false,
         what: (),
         owner: owner?,
         groups,

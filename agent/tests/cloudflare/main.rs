@@ -10,6 +10,7 @@ mod chance;
 mod contract;
 mod fake;
 mod faults;
+mod merging;
 mod program;
 #[path = "../contract/mod.rs"]
 mod promises;

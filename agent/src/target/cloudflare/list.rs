@@ -73,6 +73,13 @@ impl IpList {
         Shape { v4: V4, v6: V6, widen_within }
     }
 
+    /// How many items of ours the account has room for, as far as its lists were read.
+    pub fn room(&self) -> usize {
+        let foreign = self.mirror.entries().values().filter(|item| !self.is_ours(item)).count();
+        let others = self.heads.as_ref().map_or(0, |(_, heads)| heads.others);
+        self.config.items_max.saturating_sub(others + foreign)
+    }
+
     async fn read_items(&mut self) -> Result<(), CloudflareError> {
         self.mirror.take(items::read(&self.cloudflare, &self.config).await?);
         self.read_at = Some(Instant::now());

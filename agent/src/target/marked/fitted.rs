@@ -1,12 +1,14 @@
 //! Networks that a provider does not take as they are: in pieces, wider, or not at all.
 //!
 //! A piece is exact: together the pieces let in what the network does. Wider is more than anybody
-//! asked for, so it happens only where the operator says so, and within the local policy.
+//! asked for, so it happens only where the operator says so, and within the local policy. Where a
+//! provider has no room for all entries, adjacent ones become one by the same option: exact, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use postern_shared::aggregate::{Deadlines, Widest, aggregate};
 use postern_shared::allowlist::Allowlist;
 use postern_shared::ids::GroupId;
 use postern_shared::network::{Family, Network};
@@ -76,13 +78,25 @@ pub struct Fitted<T> {
     shape: Shape,
     /// In the words of the lists, as far as this process knows which those were.
     observed: BTreeMap<GroupId, Observed>,
+    /// What the target was last to hold.
+    put: BTreeMap<GroupId, Observed>,
+    merging: Option<Merging<T>>,
     now: Timestamp,
+}
+
+/// When entries are merged, and how far.
+struct Merging<T> {
+    /// How many entries of ours there is room for.
+    room: fn(&T) -> usize,
+    widest: Widest,
 }
 
 /// Plans in the provider's shape.
 struct Fit {
     /// What the lists will see.
     asked: BTreeMap<GroupId, Observed>,
+    /// What the target will hold.
+    put: BTreeMap<GroupId, Observed>,
     plans: BTreeMap<GroupId, Plan>,
     refused: BTreeSet<String>,
 }
@@ -91,7 +105,21 @@ impl<T: Target> Fitted<T> {
     /// Puts the shape between the lists and the target.
     pub fn new(inner: T, shape: Shape) -> Fitted<T> {
         let observed = inner.observed().clone();
-        Fitted { inner, shape, observed, now: Timestamp::EPOCH }
+        let put = observed.clone();
+        Fitted { inner, shape, observed, put, merging: None, now: Timestamp::EPOCH }
+    }
+
+    /// Merges entries where there are more than `room`, within what the policy lets be one entry.
+    /// The shape must take all lengths of prefixes from its widest on.
+    pub fn merging(mut self, room: fn(&T) -> usize, policy: &LocalPolicy) -> Fitted<T> {
+        let shortest =
+            |taken: &[RangeInclusive<u8>]| taken.first().map_or(0, |range| *range.start());
+        let widest = Widest {
+            v4: policy.widest_v4.max(shortest(self.shape.v4)),
+            v6: policy.widest_v6.max(shortest(self.shape.v6)),
+        };
+        self.merging = Some(Merging { room, widest });
+        self
     }
 
     /// The target below, for tests.
@@ -107,11 +135,18 @@ impl<T: Target> Fitted<T> {
             let (mut shown, mut covered) = (Observed::new(), BTreeSet::new());
             for (network, expiry) in asked {
                 let pieces = self.shape.fit(network).unwrap_or_default();
-                let earliest = |earliest: Expiry, piece| Some(earliest.min(*there.get(piece)?));
-                if let Some(expiry) = pieces.iter().try_fold(expiry, earliest) {
+                let put = self.put.get(group);
+                let mut earliest = |earliest: Expiry, piece: &Network| {
+                    let (holder, found) = holder(*piece, there)?;
+                    covered.insert(holder);
+                    // What was merged has the earliest deadline of its parts.
+                    let is_as_put = put.and_then(|put| put.get(&holder)) == Some(&found);
+                    let is_merged = holder != *piece && is_as_put;
+                    Some(if is_merged { earliest } else { earliest.min(found) })
+                };
+                if let Some(expiry) = pieces.iter().try_fold(expiry, &mut earliest) {
                     shown.insert(network, expiry);
                 }
-                covered.extend(pieces);
             }
             let alone = there.iter().filter(|(network, _)| !covered.contains(network));
             shown.extend(alone.map(|(network, expiry)| (*network, *expiry)));
@@ -120,7 +155,7 @@ impl<T: Target> Fitted<T> {
     }
 
     fn fit(&self, plans: &BTreeMap<GroupId, Plan>, now: Timestamp) -> Fit {
-        let (mut asked, mut inner, mut refused) =
+        let (mut asked, mut put, mut refused) =
             (self.observed.clone(), BTreeMap::new(), BTreeSet::new());
         for (group, asked) in &mut asked {
             if let Some(plan) = plans.get(group) {
@@ -141,11 +176,54 @@ impl<T: Target> Fitted<T> {
                     false
                 }
             });
-            let wanted: Allowlist = wanted.into_iter().collect();
-            let there = &self.inner.observed()[group];
-            inner.insert(*group, plan(&wanted, there, Scope::All, Duration::ZERO, now));
+            put.insert(*group, wanted);
         }
-        Fit { asked, plans: inner, refused }
+        let put = self.merged(put);
+        let plan = |(group, wanted): (&GroupId, &Observed)| {
+            let wanted: Allowlist = wanted.iter().map(|(net, expiry)| (*net, *expiry)).collect();
+            let there = &self.inner.observed()[group];
+            (*group, plan(&wanted, there, Scope::All, Duration::ZERO, now))
+        };
+        let plans = put.iter().map(plan).collect();
+        Fit { asked, put, plans, refused }
+    }
+
+    /// The same in fewer entries, where there is no room for all and there is a way. Else it is for
+    /// the target to say that they do not fit.
+    fn merged(&self, put: BTreeMap<GroupId, Observed>) -> BTreeMap<GroupId, Observed> {
+        let Some(Merging { room, widest }) = &self.merging else { return put };
+        let mut entries: BTreeMap<Network, Deadlines<GroupId>> = BTreeMap::new();
+        for (group, wanted) in &put {
+            for (network, expiry) in wanted {
+                entries.entry(*network).or_default().insert(*group, *expiry);
+            }
+        }
+        let room = room(&self.inner);
+        if entries.len() <= room {
+            return put;
+        }
+        let Some(fewer) = aggregate(&entries, room, *widest) else { return put };
+        let mut merged: BTreeMap<GroupId, Observed> =
+            put.into_keys().map(|group| (group, Observed::new())).collect();
+        for (network, deadlines) in fewer {
+            for (group, expiry) in deadlines {
+                merged.entry(group).or_default().insert(network, expiry);
+            }
+        }
+        merged
+    }
+}
+
+/// What lets a piece in: itself, or the narrowest network that it was merged into.
+fn holder(piece: Network, there: &Observed) -> Option<(Network, Expiry)> {
+    let prefixes = (0..=piece.prefix()).rev();
+    let mut networks = prefixes.filter_map(|prefix| Network::containing(piece.address(), prefix));
+    networks.find_map(|network| Some((network, *there.get(&network)?)))
+}
+
+impl<T> std::fmt::Debug for Merging<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Merging").field("widest", &self.widest).finish_non_exhaustive()
     }
 }
 
@@ -190,9 +268,9 @@ impl<T: Target> Target for Fitted<T> {
         now: Timestamp,
     ) -> Result<(), TargetError> {
         self.now = now;
-        let Fit { asked, plans, refused } = self.fit(plans, now);
+        let Fit { asked, put, plans, refused } = self.fit(plans, now);
         self.inner.apply(&plans, now).await?;
-        self.observed = asked;
+        (self.observed, self.put) = (asked, put);
         if refused.is_empty() {
             return Ok(());
         }
