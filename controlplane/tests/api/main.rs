@@ -33,5 +33,6 @@ mod previews;
 mod streams;
 mod tenants;
 mod walk;
+mod walk_admin;
 mod window;
 mod world;

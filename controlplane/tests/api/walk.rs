@@ -21,16 +21,16 @@ use crate::world::{OFFICE, World, generous};
 const ELSEWHERE: &str = "203.0.113.9";
 
 /// A plane as browsers reach it, over TLS, and an admin of an org.
-struct Plane {
-    world: World,
-    url: String,
-    org: OrgId,
-    zoe: Person,
+pub(crate) struct Plane {
+    pub(crate) world: World,
+    pub(crate) url: String,
+    pub(crate) org: OrgId,
+    pub(crate) zoe: Person,
     _stop: watch::Sender<bool>,
 }
 
 impl Plane {
-    async fn start() -> Plane {
+    pub(crate) async fn start() -> Plane {
         let world = World::with(generous());
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
@@ -52,7 +52,7 @@ impl Plane {
     }
 
     /// A window in which Zoe has signed in by the page for it.
-    async fn window(&self) -> Window {
+    pub(crate) async fn window(&self) -> Window {
         let window = Window::open_secured_at(OFFICE).await;
         self.sign_in(&window).await;
         window
@@ -138,7 +138,7 @@ async fn a_page_says_so_when_it_is_live_no_more() {
 }
 
 /// Records of every kind, with names and states of every kind.
-async fn furnish(plane: &Plane) -> String {
+pub(crate) async fn furnish(plane: &Plane) -> String {
     let Plane { world, org, .. } = plane;
     let (group, pair) = (world.group(*org).await, world.pair(*org, 3_600).await);
     world.member(*org, group, MemberKind::Pair(pair.id), Expiry::Never).await;
@@ -157,7 +157,7 @@ async fn furnish(plane: &Plane) -> String {
 }
 
 /// Holds the page that is shown to axe-core's rules, on each screen and in both colours.
-async fn hold(window: &Window, name: &str, faults: &mut Vec<String>) {
+pub(crate) async fn hold(window: &Window, name: &str, faults: &mut Vec<String>) {
     for screen in [PHONE, DESKTOP] {
         for colours in ["light", "dark"] {
             window.show_on(screen, colours).await;
