@@ -29,6 +29,11 @@ impl Stream {
 
     /// The name and the data of the next event; none when the stream has ended.
     async fn next(&mut self) -> Option<(String, Value)> {
+        // As a whole: comments keep coming where the event does not.
+        within(self.read()).await
+    }
+
+    async fn read(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let said = block.split_once('\n').map(|(name, data)| {
@@ -42,7 +47,7 @@ impl Stream {
                 }
                 continue;
             }
-            let bytes = within(self.response.chunk()).await.unwrap()?;
+            let bytes = self.response.chunk().await.unwrap()?;
             self.text.push_str(std::str::from_utf8(&bytes).unwrap());
         }
     }
