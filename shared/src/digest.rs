@@ -34,6 +34,11 @@ impl Digest {
     pub fn without(self, network: Network, expiry: Expiry) -> Digest {
         Digest(self.0.wrapping_sub(hash(network, expiry)))
     }
+
+    /// The digest as bytes, the most significant first.
+    pub const fn to_be_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
 }
 
 /// Hashes address octets, prefix length and deadline (milliseconds, big-endian; all ones for

@@ -183,14 +183,17 @@ impl Known<'_> {
     /// The version of the answer: all of it but the time at which it is given. What has expired
     /// is no part of it, so it changes at every deadline.
     fn tag(&self, state: &Orgs, row: &GroupRow, now: Timestamp) -> EntityTag {
-        let digest = row.list.digest_at(now).to_string();
+        let digest = row.list.digest_at(now).to_be_bytes();
+        let (form, name, table) = self.asked.parts();
         let sources = if self.has_sources() { self.source_hash(state, row, now) } else { [0; 32] };
         let tag = EntityTag::strong(&[
             row.record.id.as_bytes(),
             self.epoch().as_bytes(),
             &row.list_revision.0.to_be_bytes(),
-            digest.as_bytes(),
-            format!("{:?}", self.asked).as_bytes(),
+            &digest,
+            &form,
+            name,
+            table,
             &self.loading(now).to_be_bytes(),
             &sources,
         ]);

@@ -97,6 +97,20 @@ impl Asked {
         Ok(Asked { form, family, name: raw.name, table: raw.table })
     }
 
+    /// What tells this form from all others, for the version of an answer.
+    pub(super) fn parts(&self) -> ([u8; 2], &[u8], &[u8]) {
+        let form = match self.form {
+            Form::Json => 0,
+            Form::File(format) => 1 + format as u8,
+        };
+        let family = match self.family {
+            None => 0,
+            Some(Family::V4) => 4,
+            Some(Family::V6) => 6,
+        };
+        ([form, family], written(&self.name), written(&self.table))
+    }
+
     pub(super) fn wants(&self, network: Network) -> bool {
         self.family.is_none_or(|family| network.family() == family)
     }
@@ -107,6 +121,10 @@ impl Asked {
         let table = self.table.clone().unwrap_or_else(Name::filter);
         Rendering { format, name, table, family: self.family }
     }
+}
+
+fn written(name: &Option<Name>) -> &[u8] {
+    name.as_ref().map_or("", Name::as_str).as_bytes()
 }
 
 impl FormName {
