@@ -109,6 +109,9 @@ impl Connection {
             "{}",
             String::from_utf8_lossy(&self.buffer)
         );
+        if head.starts_with("HTTP/1.1 304 ") {
+            return Ok(Some((end + 4, 0)));
+        }
         let length = head
             .lines()
             .filter_map(|line| line.split_once(':'))

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::post;
+use axum::routing::any;
 use postern_controlplane::app::{self, App, Settings};
 use postern_controlplane::chance::OsChance;
 use postern_controlplane::clock::SteadyClock;
@@ -68,7 +68,7 @@ impl Plane {
             // Nobody signs in here.
             People::new(Sealer::new(&SealingKey::new(Box::new([0; 32])), &[]), None),
         );
-        let nothing = Router::new().route("/nothing", post(|| async { "" }));
+        let nothing = Router::new().route("/nothing", any(|| async { "" }));
         let border = Border::new(proxies.clone(), clock, engine.chance());
         let router = Router::new()
             .nest_service("/floor", finish(nothing, border))
