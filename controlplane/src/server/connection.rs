@@ -19,7 +19,7 @@ use tower::Service as _;
 use crate::server::activity::{Activity, SharedActivity, Verdict};
 use crate::server::body::{FinishedBody, LimitedBody, NotedBody, Running};
 use crate::server::client_address::TrustedProxies;
-use crate::server::io::Noted;
+use crate::server::io::{Noted, Sipped};
 use crate::server::limits::Limits;
 use crate::server::listener::Accepted;
 
@@ -114,7 +114,9 @@ impl Host {
             Accepted::Tcp { stream, tls: Some(certificates), .. } => {
                 let socket = Noted::new(stream, activity.clone());
                 let handshake = certificates.acceptor().accept(socket);
-                let socket = match timeout(self.limits.handshake, handshake).await {
+                // Apart, so that its memory is given back when it is over.
+                let handshake = Box::pin(timeout(self.limits.handshake, handshake));
+                let socket = match handshake.await {
                     Ok(Ok(socket)) => socket,
                     Ok(Err(error)) => {
                         tracing::debug!(%error, ?peer, "no TLS handshake");
@@ -128,6 +130,7 @@ impl Host {
                 let builder = self.builder.for_alpn(socket.get_ref().1.alpn_protocol());
                 // Handshakes cost time that is not the first request's.
                 *activity.lock() = Activity::after_handshake(Instant::now(), now + self.age());
+                let socket = Sipped::new(socket);
                 self.speak(builder, socket, peer, activity, stop).await;
             }
         }
@@ -144,14 +147,16 @@ impl Host {
         self.limits.age.mul_f64(0.75 + f64::from(spread) / f64::from(u32::MAX) / 2.0)
     }
 
-    async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        &self,
-        builder: &auto::Builder<TokioExecutor>,
+    /// Speaks HTTP until the connection ends. What that takes is made here and not in the future, which
+    /// would keep room for both ends of every move.
+    fn speak<'h, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &'h self,
+        builder: &'h auto::Builder<TokioExecutor>,
         socket: S,
         peer: Peer,
         activity: SharedActivity,
         mut stop: watch::Receiver<bool>,
-    ) {
+    ) -> impl Future<Output = ()> + Send + use<'h, S> {
         let (go, drain) = watch::channel(false);
         let request = Requests {
             router: self.router.clone(),
@@ -161,47 +166,47 @@ impl Host {
             drain: Drain(drain),
         };
         let service = service_fn(move |incoming| request.clone().answer(incoming));
-        let connection = builder.serve_connection(TokioIo::new(socket), service);
-        let mut connection = std::pin::pin!(connection);
-
-        // Set once the connection is on its way out: when it is over, whatever still runs.
-        let mut last: Option<Instant> = None;
-        let mut look = Instant::now();
-        loop {
-            let leave = || {
-                go.send_replace(true);
-                Some(Instant::now() + self.limits.drain)
-            };
-            tokio::select! {
-                biased;
-                outcome = connection.as_mut() => {
-                    if let Err(error) = outcome {
-                        tracing::debug!(error, ?peer, "connection failed");
-                    }
-                    return;
-                }
-                _ = stop.wait_for(|stop| *stop), if last.is_none() => {
-                    last = leave();
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = sleep_until(last.map_or(look, |last| last.min(look))) => {
-                    let now = Instant::now();
-                    if last.is_some_and(|last| last <= now) {
+        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(socket), service));
+        async move {
+            // Set once the connection is on its way out: when it is over, whatever still runs.
+            let mut last: Option<Instant> = None;
+            let mut look = Instant::now();
+            loop {
+                let leave = || {
+                    go.send_replace(true);
+                    Some(Instant::now() + self.limits.drain)
+                };
+                tokio::select! {
+                    biased;
+                    outcome = connection.as_mut() => {
+                        if let Err(error) = outcome {
+                            tracing::debug!(error, ?peer, "connection failed");
+                        }
                         return;
                     }
-                    let verdict = activity.lock().verdict(&self.limits, now);
-                    match verdict {
-                        Verdict::Wait(until) => look = until,
-                        Verdict::Close(reason) => {
-                            ended(reason.label(), &peer);
+                    _ = stop.wait_for(|stop| *stop), if last.is_none() => {
+                        last = leave();
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = sleep_until(last.map_or(look, |last| last.min(look))) => {
+                        let now = Instant::now();
+                        if last.is_some_and(|last| last <= now) {
                             return;
                         }
-                        Verdict::GoAway(reason) => {
-                            look = now + self.limits.drain;
-                            if last.is_none() {
+                        let verdict = activity.lock().verdict(&self.limits, now);
+                        match verdict {
+                            Verdict::Wait(until) => look = until,
+                            Verdict::Close(reason) => {
                                 ended(reason.label(), &peer);
-                                last = leave();
-                                connection.as_mut().graceful_shutdown();
+                                return;
+                            }
+                            Verdict::GoAway(reason) => {
+                                look = now + self.limits.drain;
+                                if last.is_none() {
+                                    ended(reason.label(), &peer);
+                                    last = leave();
+                                    connection.as_mut().graceful_shutdown();
+                                }
                             }
                         }
                     }
