@@ -13,6 +13,7 @@ pub mod config;
 mod console;
 pub mod data_dir;
 pub mod domain;
+mod drafts;
 pub mod engine;
 pub mod feed;
 mod health;

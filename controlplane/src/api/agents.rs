@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::extract::FromRequest as _;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use postern_shared::ids::{AgentId, EnrolmentId, GroupId, PairId};
+use postern_shared::ids::{AgentId, EnrolmentId, GroupId};
 use postern_shared::token::TokenKind;
 use postern_shared::wire::v1::{
     AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, Envelope, FieldError, Receipt,
@@ -20,8 +20,9 @@ use super::once::{Asked, IDEMPOTENCY_KEY, Instead, Told};
 use super::refusal::refused;
 use crate::app::App;
 use crate::domain::{
-    Actor, Agent, Change, Command, Label, Order, Pair, Secret, State as Orgs, TextError, acts,
+    Actor, Agent, Change, Command, Label, Order, Secret, State as Orgs, TextError, acts,
 };
+use crate::drafts::NewPair;
 use crate::http::json::StrictJson;
 use crate::http::limit::{Caller, Tier};
 use crate::http::{Answer, ApiError};
@@ -81,24 +82,11 @@ async fn enrol(
 
     let chance = app.engine().chance();
     let token = chance.token(TokenKind::Agent);
-    let bookmark = chance.token(TokenKind::Bookmark);
     let agent = AgentId::from_random(chance.id());
     let name =
         app.engine().state().enrolment(enrolment).map(|found| (found.org, found.name.clone()));
     let (org, name) = name.ok_or(ApiError::Unauthorized)?;
-    let pair = Pair {
-        id: PairId::from_random(chance.id()),
-        org,
-        number: 0, // given by the decision
-        name,
-        contact_email: None,
-        ttl: app.settings().ttl,
-        bookmark: bookmark.hash(),
-        server_key: chance.token(TokenKind::Server).hash(), // nobody is told this one
-        reports_by_get: false,
-        created_at: now,
-        deleted_at: None,
-    };
+    let NewPair { pair, bookmark, .. } = NewPair::draw(app.engine(), org, name, app.settings().ttl);
     let command = Command::Enrol { enrolment, agent, token: token.hash(), pair: Box::new(pair) };
     let order = Order { actor: Actor::Enrolment(enrolment), source: Some(address), command };
     let tell = move |state: &Orgs, changes: &[Change]| {

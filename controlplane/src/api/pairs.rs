@@ -23,6 +23,7 @@ use super::refusal::refused;
 use super::{behind, expected, pair_id, version};
 use crate::app::App;
 use crate::domain::{Change, Command, Email, Pair, PairEdit, PairRow, State as Orgs};
+use crate::drafts;
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
@@ -170,21 +171,13 @@ async fn create(
     body.finish()?;
     let name = name.ok_or_else(|| ApiError::field("/name", "is missing"))?;
 
-    let chance = app.engine().chance();
-    let bookmark = chance.token(TokenKind::Bookmark);
-    let server_key = chance.token(TokenKind::Server);
+    let ttl = ttl.unwrap_or(app.settings().ttl);
+    let drawn = drafts::NewPair::draw(app.engine(), holder.org, name, ttl);
+    let drafts::NewPair { pair, bookmark, server_key } = drawn;
     let pair = Pair {
-        id: PairId::from_random(chance.id()),
-        org: holder.org,
-        number: 0, // given by the decision
-        name,
         contact_email: contact_email.flatten(),
-        ttl: ttl.unwrap_or(app.settings().ttl),
-        bookmark: bookmark.hash(),
-        server_key: server_key.hash(),
         reports_by_get: reports_by_get.unwrap_or(false),
-        created_at: app.engine().now(),
-        deleted_at: None,
+        ..pair
     };
     let (bookmark_url, server_url) = (bookmark_url(&app, &bookmark), server_url(&app, &server_key));
     let tell = move |_: &Orgs, changes: &[Change]| {

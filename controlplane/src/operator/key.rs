@@ -2,16 +2,16 @@
 
 use std::ops::Bound;
 
-use postern_shared::ids::{KeyId, PairId};
+use postern_shared::ids::KeyId;
 use postern_shared::scope::ScopeSet;
-use postern_shared::time::{Expiry, Ttl};
-use postern_shared::token::{Token, TokenKind};
+use postern_shared::time::Ttl;
 
 use super::answer::{Answer, KeyView, LockedKey, MintedKey, Named, OriginView, Page, Revealed};
 use super::pair::{gone, pair_name};
 use super::request::{OriginAsked, Reference};
 use super::{Desk, OperatorError, find};
-use crate::domain::{Command, Key, Label, OrgRow, Origin, Pair, State};
+use crate::domain::{Command, Key, Label, OrgRow, Origin, State};
+use crate::drafts::{self, NewPair};
 
 impl Desk<'_> {
     pub(super) async fn mint_key(
@@ -22,7 +22,7 @@ impl Desk<'_> {
         lifetime: Option<Ttl>,
     ) -> Result<MintedKey, OperatorError> {
         let origins = self.read(|state, org| resolve(state, org, origins))?;
-        let (key, secret) = self.new_key(name, scopes, origins, lifetime);
+        let (key, secret) = drafts::key(self.engine, self.org, name, scopes, origins, lifetime);
         let view = self.read(|state, _| Ok(view(state, &key)))?;
         self.submit(Command::MintKey(key)).await?;
         let secret = Revealed::new(secret.expose().to_owned());
@@ -35,8 +35,10 @@ impl Desk<'_> {
         scopes: ScopeSet,
         lifetime: Option<Ttl>,
     ) -> Result<Answer, OperatorError> {
-        let (pair, bookmark) = self.new_pair(name.clone());
-        let (key, secret) = self.new_key(name, scopes, vec![Origin::Pair(pair.id)], lifetime);
+        let NewPair { pair, bookmark, .. } =
+            NewPair::draw(self.engine, self.org, name.clone(), self.plane.ttl);
+        let origins = vec![Origin::Pair(pair.id)];
+        let (key, secret) = drafts::key(self.engine, self.org, name, scopes, origins, lifetime);
         let id = key.id;
         self.submit(Command::MintLockedKey { key: Box::new(key), pair: Box::new(pair) }).await?;
         let view =
@@ -45,51 +47,6 @@ impl Desk<'_> {
             minted: MintedKey { key: view, secret: Revealed::new(secret.expose().to_owned()) },
             bookmark: Revealed::new(format!("{}/b/{}", self.plane.url, bookmark.expose())),
         }))
-    }
-
-    /// A key that is still to be minted, and its secret.
-    fn new_key(
-        &self,
-        name: Label,
-        scopes: ScopeSet,
-        origins: Vec<Origin>,
-        lifetime: Option<Ttl>,
-    ) -> (Key, Token) {
-        let (chance, now) = (self.engine.chance(), self.now());
-        let secret = chance.token(TokenKind::Key);
-        let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime.as_duration()));
-        let key = Key {
-            id: KeyId::from_random(chance.id()),
-            org: self.org,
-            name,
-            hash: secret.hash(),
-            scopes,
-            origins,
-            created_at: now,
-            expires: Expiry::from(ends_at),
-            revoked_at: None,
-        };
-        (key, secret)
-    }
-
-    /// A pair that only locks a key, and its bookmark; its server key is told to nobody.
-    fn new_pair(&self, name: Label) -> (Pair, Token) {
-        let chance = self.engine.chance();
-        let bookmark = chance.token(TokenKind::Bookmark);
-        let pair = Pair {
-            id: PairId::from_random(chance.id()),
-            org: self.org,
-            number: 0, // given by the decision
-            name,
-            contact_email: None,
-            ttl: self.plane.ttl,
-            bookmark: bookmark.hash(),
-            server_key: chance.token(TokenKind::Server).hash(),
-            reports_by_get: false,
-            created_at: self.now(),
-            deleted_at: None,
-        };
-        (pair, bookmark)
     }
 
     pub(super) fn list_keys(

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::ops::Bound;
 
-use postern_shared::ids::PairId;
 use postern_shared::time::Ttl;
 use postern_shared::token::TokenKind;
 
@@ -14,6 +13,7 @@ use super::answer::{
 use super::request::Reference;
 use super::{Desk, OperatorError, find};
 use crate::domain::{Command, Email, Label, Pair, PairRow, Rejection};
+use crate::drafts::NewPair;
 use crate::engine::Refused;
 
 impl Desk<'_> {
@@ -24,24 +24,12 @@ impl Desk<'_> {
         ttl: Option<Ttl>,
         reports_by_get: bool,
     ) -> Result<Answer, OperatorError> {
-        let chance = self.engine.chance();
-        let id = PairId::from_random(chance.id());
-        let (bookmark, server_key) =
-            (chance.token(TokenKind::Bookmark), chance.token(TokenKind::Server));
-        self.submit(Command::CreatePair(Pair {
-            id,
-            org: self.org,
-            number: 0, // given by the decision
-            name,
-            contact_email: email,
-            ttl: ttl.unwrap_or(self.plane.ttl),
-            bookmark: bookmark.hash(),
-            server_key: server_key.hash(),
-            reports_by_get,
-            created_at: self.now(),
-            deleted_at: None,
-        }))
-        .await?;
+        let ttl = ttl.unwrap_or(self.plane.ttl);
+        let new = NewPair::draw(self.engine, self.org, name, ttl);
+        let NewPair { pair, bookmark, server_key } = new;
+        let id = pair.id;
+        let pair = Pair { contact_email: email, reports_by_get, ..pair };
+        self.submit(Command::CreatePair(pair)).await?;
         let pair = self.read(|state, _| state.pair(id).map(view).ok_or_else(gone))?;
         Ok(Answer::PairAdded(AddedPair {
             pair,

@@ -3,14 +3,14 @@
 
 use askama::Template;
 use axum::response::Response;
-use postern_shared::ids::{KeyId, PairId};
-use postern_shared::time::Expiry;
-use postern_shared::token::{Token, TokenKind};
+use postern_shared::ids::PairId;
+use postern_shared::token::Token;
 
 use super::{Asked, Lock, networks, page, ticked_scopes};
 use crate::console::fields::Fields;
 use crate::console::gate::{Sent, Viewer};
 use crate::domain::{Command, Key, Label, Origin, Pair};
+use crate::drafts::{self, NewPair};
 use crate::http::ApiError;
 
 #[derive(Template)]
@@ -73,7 +73,6 @@ async fn carry_out(
 
 fn read(viewer: &Viewer, fields: &mut Fields) -> Option<New> {
     let engine = viewer.app.engine();
-    let (chance, now) = (engine.chance(), viewer.now());
     let (name, lifetime) = (fields.label(), fields.ttl("ttl", "the lifetime"));
     let scopes = ticked_scopes(fields);
     let (origins, is_locked_to_new) = match Lock::of(fields) {
@@ -82,20 +81,12 @@ fn read(viewer: &Viewer, fields: &mut Fields) -> Option<New> {
         Lock::New => (Vec::new(), true), // given by the decision
     };
     let (name, lifetime) = (name?, lifetime?);
-    let secret = chance.token(TokenKind::Key);
-    let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime.as_duration()));
-    let pair = is_locked_to_new.then(|| new_pair(viewer, &name));
-    let key = Key {
-        id: KeyId::from_random(chance.id()),
-        org: viewer.org(),
-        name,
-        hash: secret.hash(),
-        scopes,
-        origins,
-        created_at: now,
-        expires: Expiry::from(ends_at),
-        revoked_at: None,
-    };
+    let pair = is_locked_to_new.then(|| {
+        let ttl = viewer.app.settings().ttl;
+        let NewPair { pair, bookmark, .. } = NewPair::draw(engine, viewer.org(), name.clone(), ttl);
+        (pair, bookmark)
+    });
+    let (key, secret) = drafts::key(engine, viewer.org(), name, scopes, origins, lifetime);
     Some(New { key, secret, pair })
 }
 
@@ -125,24 +116,4 @@ fn read_pair(viewer: &Viewer, fields: &mut Fields) -> Option<PairId> {
         }
     };
     found.map_err(|wrong| fields.refuse(wrong)).ok()
-}
-
-/// A pair that only locks a key, and its bookmark; its server key is told to nobody.
-fn new_pair(viewer: &Viewer, name: &Label) -> (Pair, Token) {
-    let chance = viewer.app.engine().chance();
-    let bookmark = chance.token(TokenKind::Bookmark);
-    let pair = Pair {
-        id: PairId::from_random(chance.id()),
-        org: viewer.org(),
-        number: 0, // given by the decision
-        name: name.clone(),
-        contact_email: None,
-        ttl: viewer.app.settings().ttl,
-        bookmark: bookmark.hash(),
-        server_key: chance.token(TokenKind::Server).hash(),
-        reports_by_get: false,
-        created_at: viewer.now(),
-        deleted_at: None,
-    };
-    (pair, bookmark)
 }

@@ -14,7 +14,6 @@ use axum::extract::Query;
 use axum::response::Response;
 use axum::routing::get;
 use postern_shared::ids::PairId;
-use postern_shared::token::TokenKind;
 use serde::Deserialize;
 
 use self::page::{Spot, spots};
@@ -25,6 +24,7 @@ use super::gate::{Sent, Viewer};
 use super::show::{Span, When};
 use crate::app::App;
 use crate::domain::{Command, Email, Pair, PairRow};
+use crate::drafts::NewPair;
 use crate::http::ApiError;
 
 pub(super) const SECTION: Section = Section { path: "/console/pairs", name: "Pairs", routes };
@@ -90,23 +90,10 @@ async fn make(sent: Sent) -> Result<Response, ApiError> {
     let ttl = fields.ttl("ttl", "the time");
     let viewer = &sent.viewer;
     if let (Some(name), Some(contact_email), Some(ttl)) = (name, email, ttl) {
-        let chance = viewer.app.engine().chance();
-        let (bookmark, server_key) =
-            (chance.token(TokenKind::Bookmark), chance.token(TokenKind::Server));
-        let pair = Pair {
-            id: PairId::from_random(chance.id()),
-            org: viewer.org(),
-            number: 0, // given by the decision
-            name,
-            contact_email,
-            ttl: ttl.unwrap_or(viewer.app.settings().ttl),
-            bookmark: bookmark.hash(),
-            server_key: server_key.hash(),
-            reports_by_get: false,
-            created_at: viewer.now(),
-            deleted_at: None,
-        };
-        let id = pair.id;
+        let ttl = ttl.unwrap_or(viewer.app.settings().ttl);
+        let NewPair { pair, bookmark, server_key } =
+            NewPair::draw(viewer.app.engine(), viewer.org(), name, ttl);
+        let (id, pair) = (pair.id, Pair { contact_email, ..pair });
         if fields.accept(sent.submit(Command::CreatePair(pair)).await)?.is_some() {
             let shown = (Some(Bookmark(&bookmark)), Some(ServerKey(&server_key)));
             return secrets::show(viewer, id, shown);
