@@ -98,6 +98,36 @@ impl Fields {
     }
 }
 
+/// The forms of a page, of which one may have been sent and not taken.
+pub(super) struct Forms<'a, F> {
+    tried: Option<(F, &'a Fields)>,
+    untouched: Fields,
+}
+
+impl<'a, F: Copy + PartialEq> Forms<'a, F> {
+    pub(super) fn new(tried: Option<(F, &'a Fields)>) -> Forms<'a, F> {
+        Forms { tried, untouched: Fields::default() }
+    }
+
+    /// What stands in a form: what was sent, if it was that one.
+    pub(super) fn fields(&self, form: F) -> &Fields {
+        self.of(form).unwrap_or(&self.untouched)
+    }
+
+    pub(super) fn is_tried(&self, form: F) -> bool {
+        self.of(form).is_some()
+    }
+
+    /// What stands in a field: what was sent, if it was that form, and else what is so now.
+    pub(super) fn value<'b>(&'b self, form: F, name: &str, now: &'b str) -> &'b str {
+        self.of(form).map_or(now, |fields| fields.value(name))
+    }
+
+    fn of(&self, form: F) -> Option<&'a Fields> {
+        self.tried.filter(|(tried, _)| *tried == form).map(|(_, fields)| fields)
+    }
+}
+
 /// Writes a lifetime as [`Fields::ttl`] reads it.
 pub(super) fn written(ttl: Ttl) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3_600, "h"), (60, "m")];

@@ -17,7 +17,7 @@ use super::live::Live;
 use super::path;
 use crate::api::group_id;
 use crate::app::App;
-use crate::console::fields::Fields;
+use crate::console::fields::{Fields, Forms, written};
 use crate::console::gate::Viewer;
 use crate::console::show::{Left, Span, When};
 use crate::domain::{GroupRow, Member, MemberKind, OrgRow, State as Orgs};
@@ -34,12 +34,6 @@ pub(super) enum Form {
     Settings,
     Pair,
     Network,
-}
-
-/// What was sent and not taken.
-pub(super) struct Tried<'a> {
-    pub(super) form: Form,
-    pub(super) fields: &'a Fields,
 }
 
 #[derive(Template)]
@@ -64,8 +58,7 @@ struct GroupPage<'a> {
 struct Change<'a> {
     proof: String,
     pairs: Pairs,
-    tried: Option<Tried<'a>>,
-    untouched: Fields,
+    forms: Forms<'a, Form>,
 }
 
 /// The pairs that can be added.
@@ -117,7 +110,7 @@ pub(super) fn show_tried(
     form: Form,
     fields: &Fields,
 ) -> Result<Response, ApiError> {
-    let page = page(viewer, group, &Part::default(), Some(Tried { form, fields }))?;
+    let page = page(viewer, group, &Part::default(), Some((form, fields)))?;
     Ok(viewer.show_wrong(&page.name, &page))
 }
 
@@ -125,7 +118,7 @@ fn page<'a>(
     viewer: &Viewer,
     id: GroupId,
     part: &Part,
-    tried: Option<Tried<'a>>,
+    tried: Option<(Form, &'a Fields)>,
 ) -> Result<GroupPage<'a>, ApiError> {
     let live = Live::of(&viewer.app, id).ok_or(ApiError::NotFound)?;
     let state = viewer.app.engine().state();
@@ -135,8 +128,7 @@ fn page<'a>(
     let change = viewer.proof().map(|proof| Change {
         proof,
         pairs: pairs(&state, org, id),
-        tried,
-        untouched: Fields::default(),
+        forms: Forms::new(tried),
     });
     let record = &row.record;
     Ok(GroupPage {
@@ -144,7 +136,7 @@ fn page<'a>(
         number: record.number,
         name: record.name.to_string(),
         ttl: record.ttl.map(|ttl| Span(ttl.as_duration())),
-        ttl_written: record.ttl.map(crate::console::fields::written).unwrap_or_default(),
+        ttl_written: record.ttl.map(written).unwrap_or_default(),
         created_at: When(record.created_at),
         live,
         members,
@@ -207,24 +199,4 @@ fn pairs(state: &Orgs, org: &OrgRow, group: GroupId) -> Pairs {
     let choice =
         free.map(|row| Choice { number: row.record.number, name: row.record.name.to_string() });
     Pairs::Few(choice.collect())
-}
-
-impl Change<'_> {
-    /// What stands in a form: what was sent, if it was that one.
-    fn fields(&self, form: Form) -> &Fields {
-        let tried = self.tried.as_ref().filter(|tried| tried.form == form);
-        tried.map_or(&self.untouched, |tried| tried.fields)
-    }
-
-    fn is_tried(&self, form: Form) -> bool {
-        self.tried.as_ref().is_some_and(|tried| tried.form == form)
-    }
-}
-
-impl GroupPage<'_> {
-    /// What stands in a field of the settings.
-    fn setting<'b>(&self, fields: &'b Fields, name: &str, now: &'b str) -> &'b str {
-        let is_tried = self.change.as_ref().is_some_and(|it| it.is_tried(Form::Settings));
-        if is_tried { fields.value(name) } else { now }
-    }
 }

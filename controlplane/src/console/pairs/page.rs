@@ -11,7 +11,7 @@ use postern_shared::time::{Expiry, Timestamp};
 use super::path;
 use crate::api::pair_id;
 use crate::app::App;
-use crate::console::fields::{Fields, written};
+use crate::console::fields::{Fields, Forms, written};
 use crate::console::gate::Viewer;
 use crate::console::show::{Left, Span, When};
 use crate::domain::{OrgRow, Pair, PairRow, State as Orgs};
@@ -37,12 +37,6 @@ pub(super) enum Form {
     Join,
 }
 
-/// What was sent and not taken.
-struct Tried<'a> {
-    form: Form,
-    fields: &'a Fields,
-}
-
 #[derive(Template)]
 #[template(path = "console/pair/page.html")]
 struct PairPage<'a> {
@@ -66,8 +60,7 @@ struct Change<'a> {
     proof: String,
     groups: Vec<Choice>,
     ttl_written: String,
-    tried: Option<Tried<'a>>,
-    untouched: Fields,
+    forms: Forms<'a, Form>,
 }
 
 struct Choice {
@@ -98,7 +91,7 @@ pub(super) fn show_tried(
     form: Form,
     fields: &Fields,
 ) -> Result<Response, ApiError> {
-    let page = page(viewer, pair, Some(Tried { form, fields }))?;
+    let page = page(viewer, pair, Some((form, fields)))?;
     Ok(viewer.show_wrong(page.pair.name.as_str(), &page))
 }
 
@@ -119,7 +112,7 @@ pub(super) fn spots(row: &PairRow, now: Timestamp) -> Vec<Spot> {
 fn page<'a>(
     viewer: &Viewer,
     id: PairId,
-    tried: Option<Tried<'a>>,
+    tried: Option<(Form, &'a Fields)>,
 ) -> Result<PairPage<'a>, ApiError> {
     let (state, now) = (viewer.app.engine().state(), viewer.now());
     let row = state.live_pair(viewer.org(), id).map_err(|_| ApiError::NotFound)?;
@@ -130,8 +123,7 @@ fn page<'a>(
         proof,
         groups: free_groups(&state, org, row),
         ttl_written: written(pair.ttl),
-        tried,
-        untouched: Fields::default(),
+        forms: Forms::new(tried),
     });
     Ok(PairPage {
         path: path(pair.number),
@@ -181,23 +173,6 @@ fn mail(viewer: &Viewer, pair: PairId) -> Option<String> {
         Fate::Retried { why, .. } => format!("waits to be tried again: {why}"),
         Fate::Failed { why, .. } => format!("could not be sent: {why}"),
     })
-}
-
-impl Change<'_> {
-    /// What stands in a form: what was sent, if it was that one.
-    fn fields(&self, form: Form) -> &Fields {
-        let tried = self.tried.as_ref().filter(|tried| tried.form == form);
-        tried.map_or(&self.untouched, |tried| tried.fields)
-    }
-
-    fn is_tried(&self, form: Form) -> bool {
-        self.tried.as_ref().is_some_and(|tried| tried.form == form)
-    }
-
-    /// What stands in a field of the settings.
-    fn setting<'b>(&'b self, name: &str, now: &'b str) -> &'b str {
-        if self.is_tried(Form::Settings) { self.fields(Form::Settings).value(name) } else { now }
-    }
 }
 
 impl PairPage<'_> {
