@@ -4,9 +4,7 @@
 //! set and which ports that means stands in the local configuration, which it reads for each question.
 //! Whoever took over the agent gets no further than that, nor beyond the host's policy.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +20,7 @@ use tokio::time::timeout;
 
 use super::{CommandError, Deed};
 use crate::config::Config;
+use crate::control;
 
 /// Longest question: a whole list for a set.
 const QUESTION_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -82,15 +81,7 @@ pub(crate) async fn run(config: PathBuf, socket: &Path, asker: u32) -> io::Resul
 
 /// Makes the socket, for the asker and root alone.
 fn listen(path: &Path, asker: u32) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = listener?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let listener = control::bind(path)?;
     if rustix::process::geteuid().as_raw() != asker {
         std::os::unix::fs::chown(path, Some(asker), None)?;
     }

@@ -37,6 +37,11 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         disk::ensure_directory(parent)?;
     }
+    bind(path)
+}
+
+/// The same in a folder that is there; a socket of this path is replaced.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
