@@ -71,6 +71,22 @@ pub trait Target: Send + 'static {
     fn flush(&mut self) -> impl Future<Output = Result<(), TargetError>> + Send;
 }
 
+/// What is in force once `plans` are carried out, without what has expired by then.
+fn carried_out(
+    observed: &BTreeMap<GroupId, Observed>,
+    plans: &BTreeMap<GroupId, Plan>,
+    now: Timestamp,
+) -> BTreeMap<GroupId, Observed> {
+    let mut model = observed.clone();
+    for (group, observed) in &mut model {
+        if let Some(plan) = plans.get(group) {
+            plan.carry_out(observed);
+        }
+        observed.retain(|_, expiry| expiry.is_live_at(now));
+    }
+    model
+}
+
 /// How a target is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetInfo {

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use self::script::Change;
 
 use self::script::{FOR_EVER, Found, number};
-use super::{Refresh, Target, TargetError, TargetInfo};
+use super::{Refresh, Target, TargetError, TargetInfo, carried_out};
 use crate::commands::{CommandError, Commands, Deed, Program, Trade};
 
 /// How long what was read is taken for true: nobody tells of changes.
@@ -165,24 +165,6 @@ impl Ipset {
                 Err(error.into())
             }
         }
-    }
-
-    /// What is in force once `plans` are carried out.
-    fn carried_out(
-        &self,
-        plans: &BTreeMap<GroupId, Plan>,
-        now: Timestamp,
-    ) -> BTreeMap<GroupId, Observed> {
-        let mut model = self.observed.clone();
-        for (group, plan) in plans {
-            if let Some(observed) = model.get_mut(group) {
-                plan.carry_out(observed);
-            }
-        }
-        for observed in model.values_mut() {
-            observed.retain(|_, expiry| expiry.is_live_at(now));
-        }
-        model
     }
 
     /// The changes that make the sets hold `wanted`.
@@ -332,7 +314,7 @@ impl Target for Ipset {
 
     fn is_settled(&self) -> bool {
         let now = self.now();
-        let wanted = union(&self.carried_out(&BTreeMap::new(), now));
+        let wanted = union(&carried_out(&self.observed, &BTreeMap::new(), now));
         let is_due = |(network, expiry): (&Network, &Expiry)| {
             is_due(self.armed.get(network).copied(), *expiry, now)
         };
@@ -342,7 +324,7 @@ impl Target for Ipset {
     fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String {
         // As of the beginning of time everything has time left, and is shown.
         let now = Timestamp::EPOCH;
-        let wanted = union(&self.carried_out(plans, now));
+        let wanted = union(&carried_out(&self.observed, plans, now));
         match self.changes(&wanted, now) {
             Ok(changes) => self.config.script(&changes).unwrap_or_default(),
             Err(error) => format!("# {error}\n"),
@@ -358,7 +340,7 @@ impl Target for Ipset {
             return Err(TargetError::Changed);
         }
         self.hear(now);
-        let model = self.carried_out(plans, now);
+        let model = carried_out(&self.observed, plans, now);
         let wanted = union(&model);
         // What has ended is gone from the kernel, and needs no word.
         self.armed.retain(|_, expiry| expiry.is_live_at(now));

@@ -31,7 +31,7 @@ use super::read::{Found, FoundSet};
 use super::socket::CommitError;
 use super::steps::{Encoding, Step};
 use super::{NftOptions, refusal};
-use crate::target::{Refresh, Target, TargetError, TargetInfo};
+use crate::target::{Refresh, Target, TargetError, TargetInfo, carried_out};
 
 /// Each transaction costs a set with intervals its whole size: changes within this time go together.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -106,22 +106,6 @@ impl SetsTarget {
             content::drift(&wanted, &content::found(elements, shape), now)
         };
         self.shapes.iter().map(of_set).sum()
-    }
-
-    /// What is in force once `plans` are carried out.
-    fn carried_out(
-        &self,
-        plans: &BTreeMap<GroupId, Plan>,
-        now: Timestamp,
-    ) -> BTreeMap<GroupId, Observed> {
-        let mut model = self.observed.clone();
-        for (group, plan) in plans {
-            if let Some(observed) = model.get_mut(group) {
-                plan.carry_out(observed);
-                observed.retain(|_, expiry| expiry.is_live_at(now));
-            }
-        }
-        model
     }
 
     /// The transaction that makes the sets hold `model`.
@@ -285,7 +269,7 @@ impl Target for SetsTarget {
     fn preview(&self, plans: &BTreeMap<GroupId, Plan>) -> String {
         // As of the beginning of time, everything has time left and is shown.
         let now = Timestamp::EPOCH;
-        let model = self.carried_out(plans, now);
+        let model = carried_out(&self.observed, plans, now);
         let steps = match self.compose(plans, &model, now) {
             Ok(steps) => steps,
             Err(error) => return format!("# {error}\n"),
@@ -307,7 +291,7 @@ impl Target for SetsTarget {
             return Err(TargetError::Changed);
         }
         let now = self.coalesce(now).await;
-        let model = self.carried_out(plans, now);
+        let model = carried_out(&self.observed, plans, now);
         let steps = self.compose(plans, &model, now)?;
         let writes = !steps.is_empty();
         if writes && let Err(error) = self.commit(&steps, now).await {
