@@ -1,6 +1,7 @@
 //! Reads targets at Cloudflare.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use postern_shared::document::{Reader, Scalar, boolean, number_in, text};
@@ -17,7 +18,6 @@ use crate::target::marked::{Fitted, Marked, Provider, Shape};
 
 /// More than Cloudflare grants anybody.
 const ITEMS_MAX: usize = 1_000_000;
-const AS_IT_WAS: &str = "Cloudflare is as you left it";
 
 /// Something at Cloudflare, whose entries say whose they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,48 +46,53 @@ pub(crate) type AccessRulesAt = AtCloudflare<AccessRulesConfig>;
 /// An IP list.
 pub(crate) type ListAt = AtCloudflare<ListConfig>;
 
-impl Kind for ListAt {
-    fn read(reader: &mut Reader<'_>, target: Option<&str>) -> Option<ListAt> {
+/// Says how many entries of ours there is room for.
+type Room<P> = fn(&Marked<P>) -> usize;
+
+/// Something at Cloudflare that can be kept equal to groups.
+pub(crate) trait Part: fmt::Debug + Clone {
+    /// What keeps it.
+    type Provider: Provider;
+
+    /// How much room there is, where entries may be merged for the lack of it.
+    const ROOM: Option<Room<Self::Provider>>;
+
+    /// Which networks it takes; those that are too narrow become wider within a policy.
+    const SHAPE: fn(Option<LocalPolicy>) -> Shape;
+
+    /// Reads what belongs to it alone.
+    fn read(reader: &mut Reader<'_>) -> Option<Self>;
+
+    /// Makes what keeps it.
+    fn provider(&self, cloudflare: Cloudflare, owner: &str) -> Self::Provider;
+}
+
+impl Part for ListConfig {
+    type Provider = IpList;
+
+    const ROOM: Option<Room<IpList>> = Some(|marked| marked.provider().room());
+    const SHAPE: fn(Option<LocalPolicy>) -> Shape = IpList::shape;
+
+    fn read(reader: &mut Reader<'_>) -> Option<ListConfig> {
         let account = reader.required("account_id", id);
         let list = reader.required("list_id", id);
         let items_max = reader.optional("items_max", number_in(1..=ITEMS_MAX));
         let items_max = items_max.unwrap_or(ListConfig::ITEMS_MAX);
-        let aggregate = reader.optional("aggregate", boolean).unwrap_or(false);
-        let at = common(reader, target);
-        let at = at.map(|at| AtCloudflare { aggregate, ..at });
-        Some(at?.with(ListConfig { account: account?, list: list?, items_max }))
+        Some(ListConfig { account: account?, list: list?, items_max })
     }
 
-    fn doors(&self) -> Vec<Door<'_>> {
-        vec![Door { service: None, ports: &[], groups: &self.groups }]
-    }
-
-    fn before_first_list(&self) -> Option<&'static str> {
-        Some(AS_IT_WAS)
-    }
-
-    fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
-        let made = self.cloudflare();
-        let list = made.map(|at| IpList::new(at, self.what.clone(), &self.owner));
-        list.map_or_else(not_swept, |list| swept(list, &self.owner, sweeping))
-    }
-
-    fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
-        let list = IpList::new(self.cloudflare()?, self.what.clone(), &self.owner);
-        let fitted = self.fitted(opening, list, IpList::shape)?;
-        Ok(HostTarget::new(match self.aggregate {
-            true => fitted.merging(|marked| marked.provider().room(), opening.policy),
-            false => fitted,
-        }))
-    }
-
-    fn cloudflare_calls(&self) -> Option<CloudflareCalls<'_>> {
-        Some(self.calls())
+    fn provider(&self, cloudflare: Cloudflare, owner: &str) -> IpList {
+        IpList::new(cloudflare, self.clone(), owner)
     }
 }
 
-impl Kind for AccessRulesAt {
-    fn read(reader: &mut Reader<'_>, target: Option<&str>) -> Option<AccessRulesAt> {
+impl Part for AccessRulesConfig {
+    type Provider = AccessRules;
+
+    const ROOM: Option<Room<AccessRules>> = None;
+    const SHAPE: fn(Option<LocalPolicy>) -> Shape = AccessRules::shape;
+
+    fn read(reader: &mut Reader<'_>) -> Option<AccessRulesConfig> {
         let account = reader.optional("account_id", id).map(Scope::Account);
         let zone = reader.optional("zone_id", id).map(Scope::Zone);
         if account.is_some() == zone.is_some() {
@@ -96,8 +101,35 @@ impl Kind for AccessRulesAt {
         }
         let rules_max = reader.optional("rules_max", number_in(1..=ITEMS_MAX));
         let rules_max = rules_max.unwrap_or(AccessRulesConfig::RULES_MAX);
-        let at = common(reader, target);
-        Some(at?.with(AccessRulesConfig { scope: account.or(zone)?, rules_max }))
+        Some(AccessRulesConfig { scope: account.or(zone)?, rules_max })
+    }
+
+    fn provider(&self, cloudflare: Cloudflare, owner: &str) -> AccessRules {
+        AccessRules::new(cloudflare, self.clone(), owner)
+    }
+}
+
+impl<T: Part> Kind for AtCloudflare<T> {
+    fn read(reader: &mut Reader<'_>, target: Option<&str>) -> Option<AtCloudflare<T>> {
+        let what = T::read(reader);
+        let aggregate = T::ROOM.and_then(|_| reader.optional("aggregate", boolean));
+        let calls = number_in(1..=Cloudflare::CALLS_PER_MINUTE_MAX);
+        let calls = reader.optional("calls_per_minute", calls);
+        let endpoint = reader.optional("endpoint", endpoint);
+        let token_file = reader.optional("token_file", text);
+        let widen_v6 = reader.optional("widen_v6", boolean);
+        let owner = reader.optional("owner", name).or_else(|| target.map(str::to_owned));
+        let groups = marked_groups(reader);
+        Some(AtCloudflare {
+            endpoint,
+            token_file,
+            calls_per_minute: calls.unwrap_or(Cloudflare::CALLS_PER_MINUTE),
+            widen_v6: widen_v6.unwrap_or(false),
+            aggregate: aggregate.unwrap_or(false),
+            what: what?,
+            owner: owner?,
+            groups,
+        })
     }
 
     fn doors(&self) -> Vec<Door<'_>> {
@@ -105,71 +137,38 @@ impl Kind for AccessRulesAt {
     }
 
     fn before_first_list(&self) -> Option<&'static str> {
-        Some(AS_IT_WAS)
+        Some("Cloudflare is as you left it")
     }
 
     fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
-        let made = self.cloudflare();
-        let rules = made.map(|at| AccessRules::new(at, self.what.clone(), &self.owner));
-        rules.map_or_else(not_swept, |rules| swept(rules, &self.owner, sweeping))
+        let provider = self.provider();
+        provider.map_or_else(not_swept, |provider| swept(provider, &self.owner, sweeping))
     }
 
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
-        let rules = AccessRules::new(self.cloudflare()?, self.what.clone(), &self.owner);
-        self.fitted(opening, rules, AccessRules::shape).map(HostTarget::new)
+        let (provider, groups) = (self.provider()?, opening.groups(&self.groups)?);
+        let marked = Marked::new(opening.name, &self.owner, groups, provider);
+        let within = self.widen_v6.then(|| opening.policy.clone());
+        let fitted = Fitted::new(marked, T::SHAPE(within));
+        Ok(HostTarget::new(match T::ROOM.filter(|_| self.aggregate) {
+            Some(room) => fitted.merging(room, opening.policy),
+            None => fitted,
+        }))
     }
 
     fn cloudflare_calls(&self) -> Option<CloudflareCalls<'_>> {
-        Some(self.calls())
+        let (token_file, per_minute) = (self.token_file.as_deref(), self.calls_per_minute);
+        Some(CloudflareCalls { token_file, per_minute })
     }
 }
 
-impl<T> AtCloudflare<T> {
-    fn with<U>(self, what: U) -> AtCloudflare<U> {
-        let AtCloudflare {
-            endpoint,
-            token_file,
-            calls_per_minute,
-            widen_v6,
-            aggregate,
-            owner,
-            groups,
-            ..
-        } = self;
-        AtCloudflare {
-            endpoint,
-            token_file,
-            calls_per_minute,
-            widen_v6,
-            aggregate,
-            what,
-            owner,
-            groups,
-        }
-    }
-
-    fn cloudflare(&self) -> Result<Cloudflare, String> {
+impl<T: Part> AtCloudflare<T> {
+    fn provider(&self) -> Result<T::Provider, String> {
         let given = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let (base, file) = (self.endpoint.clone(), self.token_file.as_deref());
         let https = Https::new(Endpoint::find(base, file, given.as_deref())?);
-        Ok(Cloudflare::over(https, self.calls_per_minute))
-    }
-
-    fn calls(&self) -> CloudflareCalls<'_> {
-        let (token_file, per_minute) = (self.token_file.as_deref(), self.calls_per_minute);
-        CloudflareCalls { token_file, per_minute }
-    }
-
-    fn fitted<P: Provider>(
-        &self,
-        opening: &Opening<'_>,
-        provider: P,
-        shape: fn(Option<LocalPolicy>) -> Shape,
-    ) -> Result<Fitted<Marked<P>>, String> {
-        let groups = opening.groups(&self.groups)?;
-        let marked = Marked::new(opening.name, &self.owner, groups, provider);
-        let within = self.widen_v6.then(|| opening.policy.clone());
-        Ok(Fitted::new(marked, shape(within)))
+        let cloudflare = Cloudflare::over(https, self.calls_per_minute);
+        Ok(self.what.provider(cloudflare, &self.owner))
     }
 }
 
@@ -185,26 +184,6 @@ pub(super) fn overspent(targets: &[TargetConfig]) -> Option<String> {
         "may make {calls} calls a minute to Cloudflare with one token, and {most} are half of what \
          it grants; lower their `calls_per_minute`, or give some the token of another user"
     ))
-}
-
-fn common(reader: &mut Reader<'_>, target: Option<&str>) -> Option<AtCloudflare<()>> {
-    let calls = number_in(1..=Cloudflare::CALLS_PER_MINUTE_MAX);
-    let calls = reader.optional("calls_per_minute", calls);
-    let endpoint = reader.optional("endpoint", endpoint);
-    let token_file = reader.optional("token_file", text);
-    let widen_v6 = reader.optional("widen_v6", boolean);
-    let owner = reader.optional("owner", name).or_else(|| target.map(str::to_owned));
-    let groups = marked_groups(reader);
-    Some(AtCloudflare {
-        endpoint,
-        token_file,
-        calls_per_minute: calls.unwrap_or(Cloudflare::CALLS_PER_MINUTE),
-        widen_v6: widen_v6.unwrap_or(false),
-        aggregate: false,
-        what: (),
-        owner: owner?,
-        groups,
-    })
 }
 
 /// Reads what Cloudflare shows as an id.
