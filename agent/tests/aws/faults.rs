@@ -61,7 +61,7 @@ async fn who_is_throttled_waits_and_comes_through() {
     let fake = furnished(Temper { bucket: (1.0, 0.2), ..Temper::default() });
     let clock = Clock::start();
     let mut target = scene::start(Provider::SecurityGroup, client(&fake));
-    let wanted = scene::list(clock, &["198.51.100.7/32"], HOUR);
+    let wanted = scene::wanted(clock, &["198.51.100.7/32"], HOUR);
 
     while let Err(error) = target.pass(&wanted, clock).await {
         let TargetError::Throttled { wait } = error else { panic!("{error}") };
@@ -146,10 +146,10 @@ async fn a_fresh_agent_sweeps_what_is_overdue_and_keeps_what_is_not() {
         let fake = furnished(Temper::default());
         let clock = Clock::start();
         let (soon, late) = (["198.51.100.1/32"], ["198.51.100.2/32"]);
-        let mut wanted = scene::list(clock, &soon, Duration::from_secs(90));
+        let mut wanted = scene::wanted(clock, &soon, Duration::from_secs(90));
         wanted.set(
             late[0].parse().unwrap(),
-            scene::list(clock, &late, HOUR).iter().next().unwrap().1,
+            scene::wanted(clock, &late, HOUR).iter().next().unwrap().1,
         );
         scene::start(kind, client(&fake)).pass(&wanted, clock).await.unwrap();
         tokio::time::sleep(Duration::from_secs(300)).await;
@@ -169,7 +169,7 @@ async fn flush_takes_ours_and_nothing_else() {
         let clock = Clock::start();
         scene::meddle(kind, &fake, "203.0.113.1/32".parse().unwrap(), "office");
         let mut target = scene::start(kind, client(&fake));
-        let wanted = scene::list(clock, &["198.51.100.1/32", "2001:db8::/64"], HOUR);
+        let wanted = scene::wanted(clock, &["198.51.100.1/32", "2001:db8::/64"], HOUR);
         target.pass(&wanted, clock).await.unwrap();
 
         target.flush().await.unwrap();
@@ -185,7 +185,7 @@ async fn only_tag_and_mark_together_make_a_rule_ours() {
     let clock = Clock::start();
     let (untagged, unmarked) = ("198.51.100.1/32", "198.51.100.2/32");
     scene::start(Provider::SecurityGroup, client(&fake))
-        .pass(&scene::list(clock, &[untagged, unmarked], HOUR), clock)
+        .pass(&scene::wanted(clock, &[untagged, unmarked], HOUR), clock)
         .await
         .unwrap();
     for rule in fake.state().groups.get_mut(GROUP).unwrap().rules.values_mut() {
@@ -197,7 +197,7 @@ async fn only_tag_and_mark_together_make_a_rule_ours() {
     let theirs = fake.state().groups[GROUP].rules.clone();
 
     let mut target = scene::start(Provider::SecurityGroup, client(&fake));
-    target.pass(&scene::list(clock, &[untagged], HOUR), clock).await.unwrap();
+    target.pass(&scene::wanted(clock, &[untagged], HOUR), clock).await.unwrap();
     target.pass(&Allowlist::new(), clock).await.unwrap();
     target.flush().await.unwrap();
 
@@ -212,7 +212,7 @@ async fn a_list_of_others_that_nobody_shows_us_holds_up_nothing() {
     fake.state().groups.get_mut(GROUP).unwrap().lists.extend([hidden]);
 
     let mut target = scene::start(Provider::SecurityGroup, client(&fake));
-    target.pass(&scene::list(clock, &["198.51.100.1/32"], HOUR), clock).await.unwrap();
+    target.pass(&scene::wanted(clock, &["198.51.100.1/32"], HOUR), clock).await.unwrap();
 
     assert_eq!(scene::ours(Provider::SecurityGroup, &fake).len(), 1);
 }

@@ -13,6 +13,7 @@ use postern_shared::time::Expiry;
 
 use crate::chance::Chance;
 use crate::moto::Moto;
+use crate::provider::Either;
 use crate::scene::{self, Clock, Kept, OWNER};
 use crate::transport::{self, End, Hostility};
 
@@ -49,7 +50,7 @@ async fn run(moto: &Moto, seed: u64) {
         // A fresh process each time, which knows nothing but what moto shows.
         let end = End::Moto(moto.url.clone());
         let (ec2, _) = transport::to(end, chance.next(), hostility, CALLS_PER_MINUTE);
-        let mut target = Kept::Group(target(ec2, &group));
+        let mut target = Either::One(target(ec2, &group));
         until_done(&mut target, &wanted, clock).await;
     }
 

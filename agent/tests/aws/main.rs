@@ -17,6 +17,10 @@ mod policy;
 mod program;
 #[path = "../contract/mod.rs"]
 mod promises;
+#[path = "../rig/provider.rs"]
+mod provider;
+#[path = "../rig/runs.rs"]
+mod runs;
 mod scene;
 mod seeds;
 mod transport;

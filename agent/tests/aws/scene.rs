@@ -3,26 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use postern_agent::target::TargetError;
 use postern_agent::target::aws::{
     AwsAccess, Ec2, PrefixLists, PrefixListsConfig, SecurityGroup, SecurityGroupConfig,
 };
-use postern_agent::target::marked::{Mark, Marked};
+use postern_agent::target::marked::Marked;
 use postern_agent::target::nft::{Ports, Protocol};
-use postern_agent::target::{Target, TargetError};
 use postern_shared::allowlist::Allowlist;
-use postern_shared::ids::GroupId;
 use postern_shared::network::{Family, Network};
-use postern_shared::plan::{Plan, Scope, plan};
-use postern_shared::time::{Expiry, Timestamp};
-use tokio::time::Instant;
+use postern_shared::time::Expiry;
 
 use crate::fake::{FakeEc2, List, Rule};
+pub(crate) use crate::provider::{Clock, OWNER, group, wanted};
+use crate::provider::{Either, deadline};
 use crate::transport::{self, Hostility};
 
 pub(crate) const GROUP: &str = "sg-0000000000000000a";
 pub(crate) const V4_LIST: &str = "pl-0000000000000004a";
 pub(crate) const V6_LIST: &str = "pl-0000000000000006a";
-pub(crate) const OWNER: &str = "edge";
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Which of the two.
@@ -37,29 +35,7 @@ impl Provider {
 }
 
 /// Either target, behind one set of methods.
-pub(crate) enum Kept {
-    Group(Marked<SecurityGroup>),
-    Lists(Marked<PrefixLists>),
-}
-
-/// The one group that targets keep.
-pub(crate) fn group() -> GroupId {
-    GroupId::from_random([7; 16])
-}
-
-/// Our time, which follows tokio's.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Clock {
-        Clock(Instant::now())
-    }
-
-    pub(crate) fn now(self) -> Timestamp {
-        Timestamp::from_unix_ms(1_800_000_000_000).unwrap().saturating_add(self.0.elapsed())
-    }
-}
+pub(crate) type Kept = Either<Marked<SecurityGroup>, Marked<PrefixLists>>;
 
 /// Puts a group and two lists into the fake.
 pub(crate) fn furnish(fake: &FakeEc2) {
@@ -72,8 +48,8 @@ pub(crate) fn furnish(fake: &FakeEc2) {
 /// Makes the target as a fresh process would.
 pub(crate) fn start(kind: Provider, ec2: Ec2) -> Kept {
     match kind {
-        Provider::SecurityGroup => Kept::Group(security_group(ec2)),
-        Provider::PrefixList => Kept::Lists(prefix_lists(ec2)),
+        Provider::SecurityGroup => Either::One(security_group(ec2)),
+        Provider::PrefixList => Either::Other(prefix_lists(ec2)),
     }
 }
 
@@ -89,63 +65,6 @@ pub(crate) fn prefix_lists(ec2: Ec2) -> Marked<PrefixLists> {
     let config = PrefixListsConfig { v4, v6, grow_to: None };
     let provider = PrefixLists::new(ec2, config, OWNER);
     Marked::new("edge", OWNER, BTreeSet::from([group()]), provider)
-}
-
-impl Kept {
-    /// One pass, as the agent makes it; answers how many entries it changed.
-    pub(crate) async fn pass(
-        &mut self,
-        wanted: &Allowlist,
-        clock: Clock,
-    ) -> Result<usize, TargetError> {
-        match self {
-            Kept::Group(target) => pass(target, wanted, clock).await,
-            Kept::Lists(target) => pass(target, wanted, clock).await,
-        }
-    }
-
-    /// What the agent does while a group has no list: nothing is planned, and yet applied.
-    pub(crate) async fn sweep(&mut self, clock: Clock) -> Result<(), TargetError> {
-        match self {
-            Kept::Group(target) => sweep(target, clock).await,
-            Kept::Lists(target) => sweep(target, clock).await,
-        }
-    }
-
-    pub(crate) async fn disturbed(&mut self) {
-        match self {
-            Kept::Group(target) => target.disturbed().await,
-            Kept::Lists(target) => target.disturbed().await,
-        }
-    }
-
-    pub(crate) async fn flush(&mut self) -> Result<(), TargetError> {
-        match self {
-            Kept::Group(target) => target.flush().await,
-            Kept::Lists(target) => target.flush().await,
-        }
-    }
-}
-
-async fn pass<T: Target>(
-    target: &mut T,
-    wanted: &Allowlist,
-    clock: Clock,
-) -> Result<usize, TargetError> {
-    target.refresh(clock.now()).await?;
-    let observed = &target.observed()[&group()];
-    let plan = plan(wanted, observed, Scope::All, Duration::from_millis(500), clock.now());
-    let steps = plan.len();
-    if steps != 0 || !target.is_settled() {
-        let plans: BTreeMap<GroupId, Plan> = BTreeMap::from([(group(), plan)]);
-        target.apply(&plans, clock.now()).await?;
-    }
-    Ok(steps)
-}
-
-async fn sweep<T: Target>(target: &mut T, clock: Clock) -> Result<(), TargetError> {
-    target.refresh(clock.now()).await?;
-    target.apply(&BTreeMap::new(), clock.now()).await
 }
 
 /// What is in force at the fake with our mark, and until when.
@@ -179,10 +98,6 @@ fn entries(kind: Provider, fake: &FakeEc2) -> BTreeMap<Network, String> {
             lists.map(|(network, text)| (*network, text.clone())).collect()
         }
     }
-}
-
-fn deadline(text: &str) -> Option<Expiry> {
-    Mark::read(text, OWNER, &BTreeSet::from([group()]))?.0.get(&group()).copied()
 }
 
 /// Adds an entry as somebody else would.
@@ -225,11 +140,6 @@ pub(crate) fn take_away(kind: Provider, fake: &FakeEc2, network: Network) {
     }
 }
 
-pub(crate) fn list(clock: Clock, networks: &[&str], ttl: Duration) -> Allowlist {
-    let expiry = Expiry::At(clock.now().saturating_add(ttl));
-    networks.iter().map(|network| (network.parse().unwrap(), expiry)).collect()
-}
-
 /// All that a target ever does: reads, counts lists that others refer to, adds, renews, takes away.
 pub(crate) async fn everything(kind: Provider, fake: &FakeEc2) -> Result<(), TargetError> {
     furnish(fake);
@@ -240,8 +150,8 @@ pub(crate) async fn everything(kind: Provider, fake: &FakeEc2) -> Result<(), Tar
     let (ec2, _) = transport::client(fake, 1, Hostility::NONE, AwsAccess::CALLS_PER_MINUTE);
     let mut target = start(kind, ec2);
 
-    target.pass(&list(clock, &["198.51.100.7/32", "2001:db8::/64"], HOUR), clock).await?;
-    target.pass(&list(clock, &["198.51.100.7/32"], HOUR / 2), clock).await?;
+    target.pass(&wanted(clock, &["198.51.100.7/32", "2001:db8::/64"], HOUR), clock).await?;
+    target.pass(&wanted(clock, &["198.51.100.7/32"], HOUR / 2), clock).await?;
     target.pass(&Allowlist::new(), clock).await?;
     Ok(())
 }

@@ -1,78 +1,58 @@
-//! A thousand runs against a bad world, each from a seed that says all of it again.
-//!
-//! In each run lists change, entries expire, the agent is started anew, other admins edit what is
-//! theirs and what is ours, reads are behind, pages come twice, EC2 throttles, answers are lost. At
-//! the end the world gets fair, and what is in force must be what is wanted.
+//! A thousand runs against a bad world, in which EC2 has a bucket of calls besides.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
-use postern_agent::target::TargetError;
-use postern_agent::target::aws::AwsAccess;
-use postern_shared::allowlist::Allowlist;
+use postern_agent::target::aws::{AwsAccess, PrefixLists, SecurityGroup};
+use postern_agent::target::marked::Marked;
 use postern_shared::network::Network;
-use postern_shared::time::{Expiry, Timestamp};
-use tokio::time::Instant;
+use postern_shared::time::Expiry;
 
+use crate::bad_way::Hostility;
 use crate::chance::Chance;
 use crate::fake::{FakeEc2, Temper};
-use crate::scene::{self, Clock, Kept, Provider};
-use crate::transport::{self, Hostility, Sent};
+use crate::provider::{Either, Sent};
+use crate::runs::{World, foreign_network, runs};
+use crate::scene::{self, Provider};
+use crate::transport;
 
 const CALLS_PER_MINUTE: u16 = AwsAccess::CALLS_PER_MINUTE;
-const STEPS: usize = 8;
-const OPEN_PAST_EXPIRY_MAX: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_security_group_comes_out_right_from_250_seeds() {
-    runs(Provider::SecurityGroup, 0..250);
+    runs::<Region>(Provider::SecurityGroup, 0..250);
 }
 
 #[test]
 fn a_security_group_comes_out_right_from_250_more() {
-    runs(Provider::SecurityGroup, 250..500);
+    runs::<Region>(Provider::SecurityGroup, 250..500);
 }
 
 #[test]
 fn prefix_lists_come_out_right_from_250_seeds() {
-    runs(Provider::PrefixList, 500..750);
+    runs::<Region>(Provider::PrefixList, 500..750);
 }
 
 #[test]
 fn prefix_lists_come_out_right_from_250_more() {
-    runs(Provider::PrefixList, 750..1000);
+    runs::<Region>(Provider::PrefixList, 750..1000);
 }
 
-/// Runs each seed in a time of its own, so that it is the same alone: `POSTERN_SEED=123` picks one.
-fn runs(kind: Provider, seeds: std::ops::Range<u64>) {
-    let one: Option<u64> = std::env::var("POSTERN_SEED").ok().map(|seed| seed.parse().unwrap());
-    for seed in seeds.filter(|seed| one.is_none_or(|one| one == *seed)) {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        if let Err(wrong) = runtime.block_on(async { Run::new(kind, seed).go().await }) {
-            panic!("seed {seed}: {wrong}");
-        }
-    }
-}
-
-struct Run {
+struct Region {
     kind: Provider,
-    chance: Chance,
-    clock: Clock,
     fake: FakeEc2,
-    hostility: Hostility,
-    wanted: Allowlist,
-    /// Until when each network may be in force.
-    until: Rc<RefCell<BTreeMap<Network, Timestamp>>>,
-    foreign: BTreeMap<Network, String>,
-    sent: Vec<Sent>,
 }
 
-impl Run {
-    fn new(kind: Provider, seed: u64) -> Run {
-        let mut chance = Chance::new(seed);
+impl World for Region {
+    type Kind = Provider;
+    type One = Marked<SecurityGroup>;
+    type Other = Marked<PrefixLists>;
+
+    const SLACK: Duration = Duration::ZERO;
+    const CALLS: &[(usize, Duration)] = &[(CALLS_PER_MINUTE as usize, Duration::from_secs(60))];
+    const FOREIGN: u8 = 3;
+
+    fn new(kind: Provider, seed: u64, chance: &mut Chance) -> Region {
         // The SDK's own, for the waits between its attempts.
         fastrand::seed(seed);
         let temper = Temper {
@@ -85,223 +65,41 @@ impl Run {
         };
         let fake = FakeEc2::new(chance.next(), temper);
         scene::furnish(&fake);
-        let hostility = Hostility { once_in: 8 + chance.below(20), ..Hostility::NONE };
-        let clock = Clock::start();
-        let until = Rc::default();
-        let (wanted, foreign) = (Allowlist::new(), BTreeMap::new());
-        Run { kind, chance, clock, fake, hostility, wanted, until, foreign, sent: Vec::new() }
+        Region { kind, fake }
     }
 
-    async fn go(mut self) -> Result<(), String> {
-        for last in 0..3 {
-            self.meddle(foreign_network(last));
-        }
-        let mut target = self.start();
-        for _ in 0..STEPS {
-            match self.chance.below(10) {
-                0..4 => self.allow(),
-                4 | 5 => self.withdraw(),
-                6 => self.others_remove(),
-                7 => {
-                    let other = foreign_network(3 + self.chance.below(8) as u8);
-                    self.meddle(other);
-                }
-                8 => target = self.start(),
-                _ => self.lose_the_world().await,
-            }
-            let span = self.chance.up_to(Duration::from_secs(90));
-            self.keep(&mut target, span).await?;
-        }
-        self.get_fair();
-        target = self.start_over(target);
-        self.keep(&mut target, Duration::from_secs(150)).await?;
-        self.settle(&mut target).await?;
-        self.judge()
+    fn start(&self, seed: u64, hostility: Hostility) -> (Either<Self::One, Self::Other>, Sent) {
+        let (ec2, sent) = transport::client(&self.fake, seed, hostility, CALLS_PER_MINUTE);
+        (scene::start(self.kind, ec2), sent)
     }
 
-    /// Some hosts get in, for a while.
-    fn allow(&mut self) {
-        for _ in 0..=self.chance.below(6) {
-            let network = our_network(self.chance.below(24) as u8);
-            let ttl = Duration::from_secs(20) + self.chance.up_to(Duration::from_secs(400));
-            let deadline = self.clock.now().saturating_add(ttl);
-            self.wanted.set(network, Expiry::At(deadline));
-            let mut until = self.until.borrow_mut();
-            let latest = until.entry(network).or_insert(deadline);
-            *latest = deadline.max(*latest);
-        }
+    fn ours(&self) -> BTreeMap<Network, Expiry> {
+        scene::ours(self.kind, &self.fake)
     }
 
-    fn withdraw(&mut self) {
-        let networks: Vec<Network> = self.wanted.iter().map(|(network, _)| network).collect();
-        if !networks.is_empty() {
-            self.wanted.remove(networks[self.chance.below(networks.len())]);
-        }
+    fn foreign(&self) -> BTreeMap<Network, String> {
+        scene::foreign(self.kind, &self.fake)
     }
 
-    fn meddle(&mut self, network: Network) {
-        if self.foreign.contains_key(&network) {
-            return;
-        }
-        let text = format!("office {network}");
-        scene::meddle(self.kind, &self.fake, network, &text);
-        self.foreign = scene::foreign(self.kind, &self.fake);
+    fn meddle(&self, network: Network, text: &str) {
+        scene::meddle(self.kind, &self.fake, network, text);
     }
 
-    /// Somebody takes one of ours away.
-    fn others_remove(&mut self) {
-        let ours: Vec<Network> = scene::ours(self.kind, &self.fake).into_keys().collect();
-        if !ours.is_empty() {
-            let network = ours[self.chance.below(ours.len())];
-            scene::take_away(self.kind, &self.fake, network);
-        }
+    fn take_away(&self, network: Network) {
+        scene::take_away(self.kind, &self.fake, network);
     }
 
-    /// Nothing gets through for a while: what must be true of deadlines then nobody can keep.
-    async fn lose_the_world(&mut self) {
-        self.fake.state().is_expired = true;
-        tokio::time::sleep(self.chance.up_to(Duration::from_secs(20))).await;
-        self.fake.state().is_expired = false;
+    fn others_add(chance: &mut Chance) -> Network {
+        foreign_network(3 + chance.below(8) as u8)
     }
 
-    fn get_fair(&mut self) {
-        self.hostility = Hostility::NONE;
+    fn expire(&self, is_expired: bool) {
+        self.fake.state().is_expired = is_expired;
+    }
+
+    fn get_fair(&self) {
         let mut state = self.fake.state();
         state.temper.behind_max = Duration::ZERO;
         state.temper.bucket = (100.0, 20.0);
-    }
-
-    fn start(&mut self) -> Kept {
-        let seed = self.chance.next();
-        let (ec2, sent) = transport::client(&self.fake, seed, self.hostility, CALLS_PER_MINUTE);
-        self.sent.push(sent);
-        scene::start(self.kind, ec2)
-    }
-
-    fn start_over(&mut self, target: Kept) -> Kept {
-        drop(target);
-        self.start()
-    }
-
-    /// What the agent's loop does, for a while: a pass, and again when something is due or failed.
-    async fn keep(&mut self, target: &mut Kept, span: Duration) -> Result<(), String> {
-        let end = Instant::now() + span;
-        let mut failures = 0;
-        loop {
-            let result = self.watched(target).await?;
-            let wait = match result {
-                Ok(_) => {
-                    failures = 0;
-                    tokio::select! {
-                        () = target.disturbed() => Duration::from_millis(20),
-                        () = tokio::time::sleep(Duration::from_secs(60)) => Duration::ZERO,
-                        () = tokio::time::sleep_until(end) => Duration::ZERO,
-                    }
-                }
-                Err(error) => {
-                    failures = 7.min(failures + 1);
-                    let back_off =
-                        Duration::from_millis(250 << failures).min(Duration::from_secs(15));
-                    match error {
-                        TargetError::Throttled { wait } => wait,
-                        TargetError::Changed => Duration::from_millis(100),
-                        TargetError::Unreachable { .. } => back_off,
-                        TargetError::Full { .. }
-                        | TargetError::Rejected { .. }
-                        | TargetError::Busy { .. } => return Err(format!("gave up: {error}")),
-                    }
-                }
-            };
-            tokio::time::sleep(wait).await;
-            if end <= Instant::now() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Passes until one asks nothing, at a moment at which nothing has just ended.
-    async fn settle(&self, target: &mut Kept) -> Result<(), String> {
-        let calls = || self.sent.last().unwrap().lock().unwrap().len();
-        for _ in 0..20 {
-            let before = calls();
-            self.watched(target).await?.map_err(|error| format!("in a fair world: {error}"))?;
-            if calls() == before {
-                return Ok(());
-            }
-        }
-        Err("never settled".to_owned())
-    }
-
-    /// A pass, during which what is in force is looked at each second.
-    async fn watched(&self, target: &mut Kept) -> Result<Result<usize, TargetError>, String> {
-        let mut pass = std::pin::pin!(target.pass(&self.wanted, self.clock));
-        loop {
-            tokio::select! {
-                done = &mut pass => return self.none_is_late().map(|()| done),
-                () = tokio::time::sleep(Duration::from_secs(1)) => self.none_is_late()?,
-            }
-        }
-    }
-
-    fn none_is_late(&self) -> Result<(), String> {
-        let now = self.clock.now();
-        for network in scene::ours(self.kind, &self.fake).into_keys() {
-            let until = self.until.borrow().get(&network).copied();
-            let until = until.ok_or(format!("{network} was never allowed"))?;
-            if OPEN_PAST_EXPIRY_MAX < now.since(until) {
-                return Err(format!("{network} is open {:?} past its time", now.since(until)));
-            }
-        }
-        Ok(())
-    }
-
-    fn judge(&self) -> Result<(), String> {
-        let now = self.clock.now();
-        let open = scene::ours(self.kind, &self.fake);
-        let foreign = scene::foreign(self.kind, &self.fake);
-        let wanted: BTreeMap<Network, Expiry> = self
-            .wanted
-            .live_at(now)
-            .filter(|(network, _)| !foreign.contains_key(network))
-            .collect();
-        if !open.keys().eq(wanted.keys()) {
-            return Err(format!("open {:?}, wanted {:?}", open.keys(), wanted.keys()));
-        }
-        for (network, expiry) in &open {
-            if !expiry.is_live_at(now) || wanted[network] < *expiry {
-                return Err(format!(
-                    "{network} is open until {expiry:?}, not {:?}",
-                    wanted[network]
-                ));
-            }
-        }
-        if foreign != self.foreign {
-            return Err(format!("foreign {foreign:?}, was {:?}", self.foreign));
-        }
-        for sent in &self.sent {
-            let sent = sent.lock().unwrap();
-            let most = usize::from(CALLS_PER_MINUTE);
-            let is_over =
-                |pair: &[Instant]| pair[most].duration_since(pair[0]) < Duration::from_secs(60);
-            if sent.windows(most + 1).any(is_over) {
-                return Err("more calls in a minute than allowed".to_owned());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn our_network(n: u8) -> Network {
-    match n % 4 {
-        3 => format!("2001:db8:0:{n}::/64").parse().unwrap(),
-        _ => Network::host([198, 51, 100, n].into()),
-    }
-}
-
-/// Most are not what we want; some are.
-fn foreign_network(n: u8) -> Network {
-    match n % 4 {
-        3 => our_network(n),
-        _ => Network::host([203, 0, 113, n].into()),
     }
 }

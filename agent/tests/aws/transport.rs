@@ -20,6 +20,7 @@ pub(crate) use crate::bad_way::Hostility;
 use crate::chance::Chance;
 use crate::fake::FakeEc2;
 use crate::moto;
+use crate::provider::Sent;
 
 /// Where calls end up.
 #[derive(Clone)]
@@ -36,9 +37,6 @@ impl End {
         }
     }
 }
-
-/// When calls were sent, whatever became of them.
-pub(crate) type Sent = Arc<Mutex<Vec<Instant>>>;
 
 /// A client for this endpoint, and what it sends.
 pub(crate) fn client(

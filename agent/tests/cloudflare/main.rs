@@ -14,6 +14,10 @@ mod merging;
 mod program;
 #[path = "../contract/mod.rs"]
 mod promises;
+#[path = "../rig/provider.rs"]
+mod provider;
+#[path = "../rig/runs.rs"]
+mod runs;
 mod scene;
 mod seeds;
 mod server;

@@ -1,27 +1,22 @@
 //! The targets as tests use them, alike where they are alike.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use postern_agent::target::cloudflare::{
     AccessRules, AccessRulesConfig, Cloudflare, IpList, ListConfig, Scope,
 };
-use postern_agent::target::marked::{Fitted, Mark, Marked};
-use postern_agent::target::{Target, TargetError};
-use postern_shared::allowlist::Allowlist;
-use postern_shared::ids::GroupId;
+use postern_agent::target::marked::{Fitted, Marked};
 use postern_shared::network::{Family, Network};
-use postern_shared::plan::{self, Plan, plan};
-use postern_shared::time::{Expiry, Timestamp};
-use tokio::time::Instant;
+use postern_shared::time::Expiry;
 
 use crate::fake::{FakeCloudflare, List, Rule};
+pub(crate) use crate::provider::{Clock, OWNER, group, pass, wanted};
+use crate::provider::{Either, deadline};
 
 pub(crate) const ACCOUNT: &str = "0000000000000000000000000000acc0";
 pub(crate) const ZONE: &str = "0000000000000000000000000000203e";
 pub(crate) const LIST: &str = "0000000000000000000000000000115a";
 pub(crate) const OTHER_LIST: &str = "0000000000000000000000000000115b";
-pub(crate) const OWNER: &str = "edge";
 
 /// Which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,30 +39,8 @@ impl Provider {
     }
 }
 
-/// Any of the targets, behind one set of methods.
-pub(crate) enum Kept {
-    List(Fitted<Marked<IpList>>),
-    Rules(Fitted<Marked<AccessRules>>),
-}
-
-/// The one group that targets keep.
-pub(crate) fn group() -> GroupId {
-    GroupId::from_random([7; 16])
-}
-
-/// Our time, which follows tokio's.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Clock {
-        Clock(Instant::now())
-    }
-
-    pub(crate) fn now(self) -> Timestamp {
-        Timestamp::from_unix_ms(1_800_000_000_000).unwrap().saturating_add(self.0.elapsed())
-    }
-}
+/// Either target, behind one set of methods.
+pub(crate) type Kept = Either<Fitted<Marked<IpList>>, Fitted<Marked<AccessRules>>>;
 
 /// Puts two lists into the fake; the second is somebody else's.
 pub(crate) fn furnish(fake: &FakeCloudflare) {
@@ -88,9 +61,9 @@ pub(crate) fn furnish(fake: &FakeCloudflare) {
 /// Makes the target as a fresh process would.
 pub(crate) fn start(kind: Provider, cloudflare: Cloudflare) -> Kept {
     match kind {
-        Provider::List => Kept::List(list(cloudflare)),
-        Provider::AccountRules => Kept::Rules(account_rules(cloudflare)),
-        Provider::ZoneRules => Kept::Rules(zone_rules(cloudflare)),
+        Provider::List => Either::One(list(cloudflare)),
+        Provider::AccountRules => Either::Other(account_rules(cloudflare)),
+        Provider::ZoneRules => Either::Other(zone_rules(cloudflare)),
     }
 }
 
@@ -121,63 +94,6 @@ pub(crate) fn list_config() -> ListConfig {
         list: LIST.to_owned(),
         items_max: ListConfig::ITEMS_MAX,
     }
-}
-
-impl Kept {
-    /// One pass, as the agent makes it; answers how many entries it changed.
-    pub(crate) async fn pass(
-        &mut self,
-        wanted: &Allowlist,
-        clock: Clock,
-    ) -> Result<usize, TargetError> {
-        match self {
-            Kept::List(target) => pass(target, wanted, clock).await,
-            Kept::Rules(target) => pass(target, wanted, clock).await,
-        }
-    }
-
-    /// What the agent does while a group has no list: nothing is planned, and yet applied.
-    pub(crate) async fn sweep(&mut self, clock: Clock) -> Result<(), TargetError> {
-        match self {
-            Kept::List(target) => sweep(target, clock).await,
-            Kept::Rules(target) => sweep(target, clock).await,
-        }
-    }
-
-    pub(crate) async fn disturbed(&mut self) {
-        match self {
-            Kept::List(target) => target.disturbed().await,
-            Kept::Rules(target) => target.disturbed().await,
-        }
-    }
-
-    pub(crate) async fn flush(&mut self) -> Result<(), TargetError> {
-        match self {
-            Kept::List(target) => target.flush().await,
-            Kept::Rules(target) => target.flush().await,
-        }
-    }
-}
-
-pub(crate) async fn pass<T: Target>(
-    target: &mut T,
-    wanted: &Allowlist,
-    clock: Clock,
-) -> Result<usize, TargetError> {
-    target.refresh(clock.now()).await?;
-    let observed = &target.observed()[&group()];
-    let plan = plan(wanted, observed, plan::Scope::All, Duration::from_millis(500), clock.now());
-    let steps = plan.len();
-    if steps != 0 || !target.is_settled() {
-        let plans: BTreeMap<GroupId, Plan> = BTreeMap::from([(group(), plan)]);
-        target.apply(&plans, clock.now()).await?;
-    }
-    Ok(steps)
-}
-
-async fn sweep<T: Target>(target: &mut T, clock: Clock) -> Result<(), TargetError> {
-    target.refresh(clock.now()).await?;
-    target.apply(&BTreeMap::new(), clock.now()).await
 }
 
 /// What is in force at the fake with our mark, and until when.
@@ -219,10 +135,6 @@ fn entries(kind: Provider, fake: &FakeCloudflare) -> BTreeMap<Network, String> {
     }
 }
 
-fn deadline(text: &str) -> Option<Expiry> {
-    Mark::read(text, OWNER, &BTreeSet::from([group()]))?.0.get(&group()).copied()
-}
-
 /// Adds an entry as somebody else would.
 pub(crate) fn meddle(kind: Provider, fake: &FakeCloudflare, network: Network, text: &str) {
     match kind {
@@ -257,9 +169,4 @@ pub(crate) fn take_away(kind: Provider, fake: &FakeCloudflare, network: Network)
             fake.state().drop_rule(kind.scope(), network);
         }
     }
-}
-
-pub(crate) fn wanted(clock: Clock, networks: &[&str], ttl: Duration) -> Allowlist {
-    let expiry = Expiry::At(clock.now().saturating_add(ttl));
-    networks.iter().map(|network| (network.parse().unwrap(), expiry)).collect()
 }

@@ -13,9 +13,7 @@ use crate::bad_way::Fault;
 pub(crate) use crate::bad_way::Hostility;
 use crate::chance::Chance;
 use crate::fake::{self, FakeCloudflare};
-
-/// When calls were sent, whatever became of them.
-pub(crate) type Sent = Arc<Mutex<Vec<Instant>>>;
+use crate::provider::Sent;
 
 /// A client for the fake, and what it sends.
 pub(crate) fn client(
