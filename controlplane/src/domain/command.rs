@@ -20,6 +20,7 @@ use super::login::{self, Login};
 use super::org::{self, Org, Role, User};
 use super::pair::{self, Pair, PairEdit, Visit};
 use super::rejection::Rejection;
+use super::right;
 use super::state::State;
 use super::text::Label;
 use super::ticket::{self, Ticket, Welcome};
@@ -180,35 +181,13 @@ impl Decision {
 /// is as asked for already.
 pub fn decide(state: &State, order: &Order, now: Timestamp) -> Result<Vec<Change>, Rejection> {
     let org = state.org_of(&order.command).ok_or(Rejection::NotFound)?;
-    check_role(state, order, org)?;
+    right::check(state, order, org)?;
     let Decision { events, mut changes } = decide_command(state, &order.command, now)?;
     for event in events {
         let Order { actor, source, .. } = *order;
         changes.push(Change::Record(AuditRecord { org, at: now, actor, source, event }));
     }
     Ok(changes)
-}
-
-/// What is the org's, an admin of that org changes; users change alone only how they get in. Making
-/// an admin wants a second factor: whoever holds no more than a login could else make one with an
-/// authenticator of its own, and so mint keys.
-fn check_role(state: &State, order: &Order, org: OrgId) -> Result<(), Rejection> {
-    let Actor::User(user) = order.actor else { return Ok(()) };
-    if order.command.makes_admin() {
-        return Err(Rejection::Conflict("to make somebody an admin, show a second factor"));
-    }
-    if let Command::WithFactor { user: by, .. } = &order.command
-        && *by != user
-    {
-        return Err(Rejection::NotFound);
-    }
-    if !state.footprint(&order.command).writes.contains(&RecordKey::Org(org)) {
-        return Ok(());
-    }
-    match state.live_user(org, user)?.role {
-        Role::Admin => Ok(()),
-        Role::Member => Err(Rejection::AdminsOnly),
-    }
 }
 
 fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<Decision, Rejection> {
@@ -372,7 +351,7 @@ impl State {
     }
 
     /// The user whose way in a command is about, as far as it is known.
-    fn user_of(&self, command: &Command) -> Option<UserId> {
+    pub(super) fn user_of(&self, command: &Command) -> Option<UserId> {
         match command {
             Command::CountTry { user, .. }
             | Command::SignOut { user, .. }
@@ -542,18 +521,6 @@ impl Command {
             | Command::MintKeyAs { .. }
             | Command::WithFactor { .. } => false,
         }
-    }
-
-    /// Says whether the command gives somebody the rights of an admin.
-    fn makes_admin(&self) -> bool {
-        let role = if let Command::InviteUser { user, .. } = self {
-            user.role
-        } else if let Command::SetRole { role, .. } = self {
-            *role
-        } else {
-            return false;
-        };
-        role == Role::Admin
     }
 }
 

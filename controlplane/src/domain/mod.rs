@@ -20,6 +20,7 @@ mod receipt;
 mod rejection;
 mod replay;
 mod resolve;
+mod right;
 mod state;
 #[cfg(test)]
 mod tests;

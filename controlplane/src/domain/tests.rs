@@ -16,6 +16,7 @@ use super::*;
 
 mod keys;
 mod people;
+mod rights;
 
 /// A number that stands in for chance: ids and secrets that differ when it differs.
 fn bytes(seed: u64) -> [u8; 16] {

@@ -7,16 +7,16 @@ use super::*;
 
 const STEP: u64 = 30;
 
-fn user(org: OrgId, seed: u64, email: &str, role: Role) -> User {
+pub(super) fn user(org: OrgId, seed: u64, email: &str, role: Role) -> User {
     let id = UserId::from_random(bytes(seed));
     User { id, org, email: email.parse().unwrap(), role, created_at: at(0) }
 }
 
-fn ticket(user: &User, seed: u64, purpose: Purpose, now: Timestamp) -> Ticket {
+pub(super) fn ticket(user: &User, seed: u64, purpose: Purpose, now: Timestamp) -> Ticket {
     Ticket { hash: hash(seed), user: user.id, org: user.org, purpose, created_at: now }
 }
 
-fn login(user: &User, seed: u64, now: Timestamp) -> Login {
+pub(super) fn login(user: &User, seed: u64, now: Timestamp) -> Login {
     Login {
         hash: hash(seed),
         user: user.id,
@@ -28,24 +28,30 @@ fn login(user: &User, seed: u64, now: Timestamp) -> Login {
     }
 }
 
-fn password(seed: u64) -> PasswordHash {
+pub(super) fn password(seed: u64) -> PasswordHash {
     PasswordHash(format!("password {seed}"))
 }
 
-fn recovery(seed: u64) -> RecoveryHash {
+pub(super) fn recovery(seed: u64) -> RecoveryHash {
     RecoveryHash([seed as u8; 32])
 }
 
-fn seed_of(seed: u64) -> Sealed {
+pub(super) fn seed_of(seed: u64) -> Sealed {
     Sealed(vec![seed as u8; 8])
 }
 
 /// A code that is right at `now`.
-fn code(now: Timestamp) -> Factor {
+pub(super) fn code(now: Timestamp) -> Factor {
     Factor::Code { seed: seed_of(1), step: step_at(now), resealed: None }
 }
 
-fn sign_in(user: &User, factor: Factor, is_known: bool, seed: u64, now: Timestamp) -> Command {
+pub(super) fn sign_in(
+    user: &User,
+    factor: Factor,
+    is_known: bool,
+    seed: u64,
+    now: Timestamp,
+) -> Command {
     let credentials = Credentials { password: password(1), factor, is_known };
     let login = Box::new(login(user, seed, now));
     Command::SignIn { credentials: Box::new(credentials), login, replaces: None }
@@ -74,7 +80,7 @@ fn accept(world: &mut World, user: &User, seed: u64, now: Timestamp) -> Result<(
 }
 
 /// An org with an admin and a member who have both joined.
-fn peopled() -> (World, OrgId, User, User) {
+pub(super) fn peopled() -> (World, OrgId, User, User) {
     let mut world = World::default();
     world.run(create_org(1), at(0)).unwrap();
     let org = OrgId::from_random(bytes(1));
