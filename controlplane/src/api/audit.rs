@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::Uri;
+use postern_shared::ids::{GroupId, OrgId};
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::Envelope;
 use serde::Deserialize;
@@ -12,10 +13,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{AccountRead, Holder};
-use super::behind;
 use super::document::Paging;
+use super::{behind, known_group_id};
 use crate::app::App;
-use crate::audit::{AuditError, Filter, Place, RecordView};
+use crate::audit::{Actors, AuditError, Filter, Place, RecordView};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
@@ -35,6 +36,22 @@ struct Asked {
     /// Only those of this kind, such as `pair_reported`.
     #[param(nullable = false)]
     kind: Option<String>,
+    /// Only what these did: the id of a user, key, pair, agent or invitation, or a kind of actor.
+    #[param(
+        value_type = String,
+        pattern = "^(operator|user|key|pair|agent|enrolment|unknown|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$",
+        required = false,
+        nullable = false
+    )]
+    actor: Option<Actors>,
+    /// Only those that name this group, by its id or its number in the org; of one that is gone, by
+    /// its id. They tell what happened to the group, to who is in it and to the hosts that follow
+    /// it; where its pairs are, their own records tell.
+    #[param(
+        pattern = "^([0-9]{1,19}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$",
+        nullable = false
+    )]
+    group: Option<String>,
 }
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -42,6 +59,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Lists what happened in the org, the newest first.
+///
+/// A page looks at 10,000 records at most. Where a filter seldom holds, it may hold fewer records than
+/// asked for, or none, while `meta.next_cursor` says where to go on: only a page without one is the last.
 #[utoipa::path(
     get, path = "/account/audit", operation_id = "listAudit", tag = "account",
     params(Paging, Asked),
@@ -54,13 +74,14 @@ async fn list(
     page: PageRequest,
     uri: Uri,
 ) -> Result<Answer, ApiError> {
-    let Query(Asked { since, until, kind }) =
+    let Query(Asked { since, until, kind, actor, group }) =
         Query::try_from_uri(&uri).map_err(|error: axum::extract::rejection::QueryRejection| {
             ApiError::BadRequest { detail: error.body_text() }
         })?;
     let after = behind(&page)?.map(Place::from_bytes);
-    let filter = Filter { since, until, kind };
     let (org, limit) = (holder.org, page.limit);
+    let group = group.map(|text| group_named(&app, org, &text)).transpose()?;
+    let filter = Filter { since, until, kind, actor, group };
     let found = app.engine().read_audit(move |audit| audit.page(org, &filter, after, limit)).await;
     let found = found.map_err(unreadable)?;
 
@@ -70,6 +91,14 @@ async fn list(
     let views: Vec<RecordView> = views.collect();
     drop(state);
     Ok(Answer::page(&views, found.next.map(|place| Cursor::behind(&place.to_bytes()))))
+}
+
+fn group_named(app: &App, org: OrgId, text: &str) -> Result<GroupId, ApiError> {
+    let group = known_group_id(&app.engine().state(), org, text);
+    group.ok_or_else(|| ApiError::BadRequest {
+        detail: "`group` must be the number of a group, or the id of one that may be gone"
+            .to_owned(),
+    })
 }
 
 /// Tells why the audit was not read.

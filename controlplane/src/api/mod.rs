@@ -74,6 +74,12 @@ pub(crate) fn group_id(state: &State, org: OrgId, text: &str) -> Result<GroupId,
     id.ok_or(ApiError::NotFound)
 }
 
+/// Finds a group as [`group_id`] does, and one that may be gone by its id: whether that was the org's,
+/// the org's audit says.
+pub(crate) fn known_group_id(state: &State, org: OrgId, text: &str) -> Option<GroupId> {
+    group_id(state, org, text).ok().or_else(|| text.parse().ok())
+}
+
 enum Named<T> {
     Id(T),
     Number(u64),

@@ -7,6 +7,7 @@
 mod bytes;
 mod chain;
 mod export;
+mod filter;
 mod key;
 mod read;
 mod refusals;
@@ -20,8 +21,9 @@ pub use self::chain::{
     Tip, record_hash, tag,
 };
 pub use self::export::{Exported, Line, Opening, Part};
+pub use self::filter::{Actors, ActorsError, Filter};
 pub use self::key::{AUDIT_KEY_BYTES, AuditKey, SeedError};
-pub use self::read::{AuditError, AuditPage, AuditView, Entry, Filter, StrayRecord};
+pub use self::read::{AuditError, AuditPage, AuditView, Entry, StrayRecord};
 pub use self::refusals::NO_ORG;
 pub(crate) use self::refusals::Refusals;
 pub use self::stored::{

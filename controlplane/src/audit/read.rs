@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::to_hex;
 use super::chain::{ChainLink, LANE, Place, SignedBegin, SignedHead};
+use super::filter::Filter;
 use super::stored::{begin_key, head_prefix, link_key, record_key, record_place};
 use crate::domain::AuditRecord;
 use crate::store::{
@@ -29,18 +30,6 @@ pub struct Entry {
     pub place: Place,
     /// What it says.
     pub record: AuditRecord,
-}
-
-/// Which records of an org are asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Filter {
-    /// None from before this time.
-    pub since: Option<Timestamp>,
-    /// None from this time or later.
-    pub until: Option<Timestamp>,
-    /// Only those of this kind.
-    pub kind: Option<String>,
 }
 
 /// A part of an org's audit.
@@ -179,7 +168,7 @@ impl<'a> AuditView<'a> {
                 before.clone_from(&stored.key.id);
                 let entry = entry(stored)?;
                 page.next = Some(entry.place);
-                if filter.kind.as_ref().is_none_or(|kind| entry.record.event.kind() == *kind) {
+                if filter.holds(&entry.record) {
                     page.entries.push(entry);
                 }
             }

@@ -9,7 +9,7 @@ use postern_shared::network::Network;
 use postern_shared::scope::Scope;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
 
-use crate::audit::{Hex, Tip};
+use crate::audit::{Actors, Hex, Tip};
 use crate::config::PublicUrl;
 use crate::domain::{Email, Label, Role};
 use crate::operator::{MemberEnd, OriginAsked, Reference};
@@ -345,6 +345,13 @@ pub(super) enum AuditCommand {
         /// Only records of this kind, such as `pair_reported`.
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
+        /// Only what these did: an id, or operator, user, key, pair, agent, enrolment, unknown.
+        #[arg(long, value_name = "WHO")]
+        actor: Option<Actors>,
+        /// Only records that name this group: by name, number or UUID, the latter also of one that
+        /// is gone.
+        #[arg(long, value_name = "GROUP", conflicts_with = "no_org")]
+        group: Option<Reference>,
         #[command(flatten)]
         common: Common,
     },

@@ -9,7 +9,7 @@ use postern_shared::time::Timestamp;
 use super::Failure;
 use super::desk::Desk;
 use crate::audit::{Broken, Filter, Hex, Line, Locator, RecordView, Tip, Verified, Verifier, What};
-use crate::operator::{Answer, AuditOpened, Operation};
+use crate::operator::{Answer, AuditOpened, Operation, Reference};
 
 /// Longest line of an export, in bytes: a link of the largest commit is far shorter.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -36,17 +36,25 @@ pub(super) enum VerifyError {
     },
 }
 
+/// Which records are to be listed.
+pub(super) struct Asked {
+    pub(super) no_org: bool,
+    pub(super) filter: Filter,
+    /// The group that they name, which the plane finds.
+    pub(super) group: Option<Reference>,
+}
+
 /// Reads the newest records, as many as asked for.
 pub(super) async fn newest(
     desk: &Desk,
-    no_org: bool,
-    filter: Filter,
+    Asked { no_org, filter, group }: Asked,
     count: usize,
 ) -> Result<(Vec<RecordView>, Timestamp), Failure> {
     let (mut records, mut after): (Vec<RecordView>, _) = (Vec::new(), None);
     loop {
         let limit = PAGE_LEN.min(count.saturating_sub(records.len()));
-        let operation = Operation::ListAudit { no_org, filter: filter.clone(), limit, after };
+        let (filter, group) = (filter.clone(), group.clone());
+        let operation = Operation::ListAudit { no_org, filter, group, limit, after };
         let reply = desk.ask(operation).await?;
         let Answer::Audit(page) = reply.answer else { return Err(Failure::Mismatch) };
         records.extend(page.items);

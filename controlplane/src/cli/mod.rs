@@ -189,10 +189,11 @@ fn agent(command: AgentCommand, output: &Output) -> Result<(), Failure> {
 
 fn audit(command: AuditCommand, output: &Output) -> Result<(), Failure> {
     match command {
-        AuditCommand::List { count, no_org, since, until, kind, common } => {
+        AuditCommand::List { count, no_org, since, until, kind, actor, group, common } => {
             session(common, async |desk| {
-                let filter = Filter { since, until, kind };
-                let (records, as_of) = audit::newest(desk, no_org, filter, count).await?;
+                let filter = Filter { since, until, kind, actor, group: None };
+                let asked = audit::Asked { no_org, filter, group };
+                let (records, as_of) = audit::newest(desk, asked, count).await?;
                 Ok(output.list(&records, |records| show::audit(records, as_of))?)
             })
         }

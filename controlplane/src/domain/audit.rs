@@ -50,6 +50,19 @@ pub enum Actor {
     User(UserId),
 }
 
+/// A kind of those who do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each variant is the actor's")]
+pub enum ActorKind {
+    Operator,
+    User,
+    Key,
+    Pair,
+    Agent,
+    Enrolment,
+    Unknown,
+}
+
 /// Why a request was refused, as far as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -176,6 +189,102 @@ pub enum Event {
     KeyNarrowed { key: KeyId, name: Label, scopes: ScopeSet, origins: Vec<Origin> },
     /// What a pair had reported was closed by hand; its bookmark stays.
     AddressesClosed { pair: PairId, name: Label },
+}
+
+impl ActorKind {
+    /// All kinds.
+    pub const ALL: [ActorKind; 7] = [
+        ActorKind::Operator,
+        ActorKind::User,
+        ActorKind::Key,
+        ActorKind::Pair,
+        ActorKind::Agent,
+        ActorKind::Enrolment,
+        ActorKind::Unknown,
+    ];
+
+    /// Its name, as the audit shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ActorKind::Operator => "operator",
+            ActorKind::User => "user",
+            ActorKind::Key => "key",
+            ActorKind::Pair => "pair",
+            ActorKind::Agent => "agent",
+            ActorKind::Enrolment => "enrolment",
+            ActorKind::Unknown => "unknown",
+        }
+    }
+}
+
+impl Actor {
+    /// Its kind.
+    pub const fn kind(self) -> ActorKind {
+        match self {
+            Actor::Operator => ActorKind::Operator,
+            Actor::User(_) => ActorKind::User,
+            Actor::Key(_) => ActorKind::Key,
+            Actor::Pair(_) => ActorKind::Pair,
+            Actor::Agent(_) => ActorKind::Agent,
+            Actor::Enrolment(_) => ActorKind::Enrolment,
+            Actor::Unknown => ActorKind::Unknown,
+        }
+    }
+
+    /// The bytes of its id, where it has one.
+    pub fn id(self) -> Option<[u8; 16]> {
+        match self {
+            Actor::Operator | Actor::Unknown => None,
+            Actor::User(id) => Some(*id.as_bytes()),
+            Actor::Key(id) => Some(*id.as_bytes()),
+            Actor::Pair(id) => Some(*id.as_bytes()),
+            Actor::Agent(id) => Some(*id.as_bytes()),
+            Actor::Enrolment(id) => Some(*id.as_bytes()),
+        }
+    }
+}
+
+impl Event {
+    /// Says whether it names a group: what happened to the group, to who is in it, and to the hosts
+    /// that follow it. Where its pairs are is no part of that.
+    pub fn names_group(&self, id: GroupId) -> bool {
+        match self {
+            Event::GroupCreated { group, .. }
+            | Event::GroupEdited { group, .. }
+            | Event::GroupDeleted { group, .. }
+            | Event::MemberAdded { group, .. }
+            | Event::MemberRemoved { group, .. }
+            | Event::ReceiptFailed { group, .. } => *group == id,
+            Event::AgentInvited { groups, .. }
+            | Event::AgentEnrolled { groups, .. }
+            | Event::AgentRegrouped { groups, .. } => groups.contains(&id),
+            Event::OrgCreated { .. }
+            | Event::KeyMinted { .. }
+            | Event::KeyRevoked { .. }
+            | Event::KeyNarrowed { .. }
+            | Event::PairCreated { .. }
+            | Event::PairEdited { .. }
+            | Event::PairDeleted { .. }
+            | Event::PairReported { .. }
+            | Event::AgentRevoked { .. }
+            | Event::BookmarkRotated { .. }
+            | Event::ServerKeyRotated { .. }
+            | Event::RequestsRefused { .. }
+            | Event::UserInvited { .. }
+            | Event::UserAccepted { .. }
+            | Event::SignInTried { .. }
+            | Event::SignedIn { .. }
+            | Event::SignedOut { .. }
+            | Event::PasswordSet { .. }
+            | Event::ResetRequested { .. }
+            | Event::RecoveryIssued { .. }
+            | Event::AuthenticatorReplaced { .. }
+            | Event::RecoveryCodesReplaced { .. }
+            | Event::UserRoleSet { .. }
+            | Event::UserRemoved { .. }
+            | Event::AddressesClosed { .. } => false,
+        }
+    }
 }
 
 impl Whereabouts {

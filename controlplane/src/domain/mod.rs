@@ -32,7 +32,7 @@ pub use account::{
     STEP_SECS, STEPS_SKEW, Sealed, TRIES_FREE, Tries, step_at,
 };
 pub use agent::{Agent, Enrolment};
-pub use audit::{Actor, AuditRecord, Event, Refusal, Whereabouts};
+pub use audit::{Actor, ActorKind, AuditRecord, Event, Refusal, Whereabouts};
 pub use beacon::{Heard, Seen, hear};
 pub use change::Change;
 pub use command::{Command, Footprint, Order, RecordKey, decide};

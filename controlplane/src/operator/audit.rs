@@ -35,7 +35,7 @@ pub(super) async fn of_the_plane(
             let (found, last) = engine.read_audit(move |audit| audit.stray(&after)).await?;
             Answer::AuditStray(AuditStray { found, next: last.map(|last| to_hex(&last)) })
         }
-        Operation::ListAudit { no_org: true, filter, limit, after } => {
+        Operation::ListAudit { no_org: true, filter, limit, after, .. } => {
             list(engine, NO_ORG, (filter.clone(), *limit), *after).await?
         }
         Operation::MintKey { .. }

@@ -116,6 +116,15 @@ pub(super) fn user(
     one("user", reference, users)
 }
 
+/// Finds a group of the org, or one that may be gone by its id.
+pub(super) fn known_group(
+    state: &State,
+    org: &OrgRow,
+    reference: &Reference,
+) -> Result<GroupId, OperatorError> {
+    reference.as_str().parse().or_else(|_| group(state, org, reference))
+}
+
 /// Finds a member of a group: by the id of the membership, by its fixed network, or by its pair.
 pub(super) fn member(
     state: &State,

@@ -26,7 +26,7 @@ pub use self::answer::{
 pub use self::request::{
     MemberAsked, MemberEnd, Operation, OriginAsked, Reference, ReferenceError, Request,
 };
-use crate::audit::AuditError;
+use crate::audit::{AuditError, Filter};
 use crate::domain::{Actor, Command, Email, Order, OrgRow, Role, State};
 use crate::engine::{Done, Engine, Refused};
 
@@ -166,7 +166,10 @@ impl Desk<'_> {
             Operation::MintLockedKey { name, scopes, lifetime } => {
                 self.mint_locked_key(name, scopes, lifetime).await
             }
-            Operation::ListAudit { filter, limit, after, .. } => {
+            Operation::ListAudit { filter, group, limit, after, .. } => {
+                let find = |group| self.read(|state, org| find::known_group(state, org, &group));
+                let group = group.map(find).transpose()?;
+                let filter = Filter { group: group.or(filter.group), ..filter };
                 audit::list(self.engine, self.org, (filter, limit), after).await
             }
             Operation::OpenAudit { .. }

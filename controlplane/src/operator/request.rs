@@ -68,8 +68,14 @@ pub enum Operation {
     /// Mints an API key together with a pair of the same name, and locks it to where that is.
     MintLockedKey { name: Label, scopes: ScopeSet, lifetime: Option<Ttl> },
     /// Lists the newest records of the audit that are older than `after`: those of the org, or of
-    /// no org at all.
-    ListAudit { no_org: bool, filter: Filter, limit: usize, after: Option<Place> },
+    /// no org at all. `group` is that of the filter, as somebody wrote it.
+    ListAudit {
+        no_org: bool,
+        filter: Filter,
+        group: Option<Reference>,
+        limit: usize,
+        after: Option<Place>,
+    },
     /// Says what an export of the audit holds: of one org, or of the whole plane.
     OpenAudit { since: Option<Timestamp>, until: Option<Timestamp> },
     /// Reads the lines of an export from a link on.

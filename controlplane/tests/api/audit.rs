@@ -110,6 +110,74 @@ async fn pages_and_bounds_of_the_audit_join_without_gap() {
 }
 
 #[tokio::test]
+async fn an_audit_is_told_by_who_did_it_and_by_group() {
+    let world = World::start();
+    let (org, other) = (world.org("acme").await, world.org("other").await);
+    let (id, key) = world.key_with(org, &Scope::ALL, &[OFFICE], Expiry::Never).await;
+    let caller = world.holder(&key, OFFICE);
+    let (group, second) = (world.group(org).await, world.group(org).await);
+    let theirs = world.group(other).await;
+    let pair = world.pair(org, 3_600).await;
+    world.member(org, group, MemberKind::Pair(pair.id), Expiry::Never).await;
+    world.report(&pair, "203.0.113.7").await;
+    world.network(org, second, "192.0.2.0/24").await;
+    for name in ["one", "two"] {
+        caller.json(Method::PATCH, "/api/v1/groups/2", &json!({ "name": name })).await;
+    }
+    world.order(Command::DeleteGroup { org, group, expected: None }).await;
+    let all = pages(&caller, "").await;
+    let by = |kind: &str| {
+        let is_by = |record: &&Value| record["actor"]["kind"] == kind;
+        all.iter().filter(is_by).cloned().collect::<Vec<Value>>()
+    };
+
+    for (query, wanted) in [
+        ("actor=key".to_owned(), by("key")),
+        (format!("actor={id}"), by("key")),
+        (format!("actor={}", pair.id), by("pair")),
+        ("actor=operator".to_owned(), by("operator")),
+        ("actor=user".to_owned(), vec![]),
+        (format!("actor={theirs}"), vec![]),
+        (format!("group={theirs}"), vec![]),
+    ] {
+        assert_eq!(pages(&caller, &query).await, wanted, "{query}");
+        assert_eq!(pages(&caller, &format!("{query}&limit=1")).await, wanted, "{query}");
+    }
+    let gone = pages(&caller, &format!("group={group}&limit=2")).await;
+    assert_eq!(kinds(&gone), ["group_deleted", "member_added", "group_created"]);
+    let named = ["group_edited", "group_edited", "member_added", "group_created"];
+    for text in ["2".to_owned(), second.to_string()] {
+        let found = pages(&caller, &format!("group={text}")).await;
+        assert_eq!(kinds(&found), named, "{text}");
+    }
+    let both = pages(&caller, "group=2&actor=key&kind=group_edited&limit=1").await;
+    assert_eq!(both, by("key"));
+    for query in ["actor=", "actor=nobody", "actor=2", "group=", "group=1", "group=web"] {
+        assert_eq!(caller.get(&format!("{AUDIT}?{query}")).await.status(), 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_found_nothing_yet_says_where_to_go_on() {
+    const LOOKED_AT_MAX: usize = 10_000;
+    let world = World::start();
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let caller = world.holder(&key, OFFICE);
+    world.group(org).await;
+    let (refusal, since) = (Refusal::ForbiddenOrigin, world.engine.now());
+    for _ in 0..LOOKED_AT_MAX {
+        world.order(Command::NoteRefusals { org, refusal, count: 1, since }).await;
+    }
+
+    let first: Value = within(caller.get(&format!("{AUDIT}?group=1")).await.json()).await.unwrap();
+
+    assert_eq!(first["data"], json!([]));
+    assert!(first["meta"]["next_cursor"].is_string(), "{first}");
+    assert_eq!(kinds(&pages(&caller, "group=1").await), ["group_created"]);
+}
+
+#[tokio::test]
 async fn an_audit_is_told_to_its_own_org_and_to_who_may_read_accounts() {
     let world = World::start();
     let (one, other) = (world.org("one").await, world.org("other").await);

@@ -91,11 +91,36 @@ async fn pages_and_filters_join_without_gap_and_name_what_is_wrong() {
         ("since=yesterday", "the first time is `yesterday`; write it in UTC"),
         ("until=%3Cb%3E", "the last time is `&#60;b&#62;`"),
         ("after=here", "such as 0-17-0"),
+        ("actor=%3Cb%3E", "nobody here is `&#60;b&#62;`; write the mail address of a person"),
+        ("actor=admin%40elsewhere.example", "nobody here is `admin@elsewhere.example`"),
+        ("group=999", "write the number of a group, or the id of one that is gone"),
     ] {
         let page = browser.get(&format!("{AUDIT}?{query}")).await;
         assert_eq!(page.status, 422, "{query}");
         assert!(page.text.contains(told), "{told}: {}", page.text);
     }
+    world.network(org, world.group(org).await, "192.0.2.0/24").await;
+    let next = async |browser: &mut Browser<'_>, query: &str| {
+        let page = browser.get(&format!("{AUDIT}?{query}")).await.text;
+        page.split_once("rel=\"next\" href=\"")
+            .map(|(_, rest)| rest.split('"').next().unwrap().to_owned())
+    };
+    let shown = column(&browser.get(&format!("{AUDIT}?group=131")).await.text, "What");
+    assert_eq!(shown, ["added 192.0.2.0/24 (office) to group 131 (web)", "made group 131, web"]);
+    for query in ["actor=zoe%40example.org", "actor=user"] {
+        let page = browser.get(&format!("{AUDIT}?{query}")).await.text;
+        let told = column(&page, "What");
+        assert_eq!(
+            told,
+            ["set password and authenticator of zoe@example.org, by a link"],
+            "{page}"
+        );
+    }
+    let older = next(&mut browser, "actor=operator").await.unwrap().replace("&#38;", "&");
+    assert!(older.contains("actor=operator"), "{older}");
+    let older = column(&browser.get(&older).await.text, "What");
+    assert_eq!(older.last().unwrap(), "began acme, with admin@example.org as its admin");
+    assert!(!older.iter().any(|what| what.starts_with("set password")), "{older:?}");
     let none = browser.get(&format!("{AUDIT}?kind=nothing")).await.text;
     assert!(none.contains("There is no such record."), "{none}");
 }

@@ -76,6 +76,27 @@ fn every_command_leaves_one_record_and_an_unbroken_chain() {
     );
 }
 
+#[test]
+fn the_audit_is_listed_by_who_did_it_and_by_group() {
+    let plane = Plane::make();
+    plane.json(&["group", "add", "ssh"]);
+    plane.json(&["group", "add", "web"]);
+    let gone = plane.json(&["group", "list"])[1]["id"].as_str().unwrap().to_owned();
+    plane.json(&["group", "remove", "web"]);
+    let kinds = |rest: &[&str]| {
+        let records = plane.json(&[&["audit", "list"], rest].concat());
+        let kinds = records.as_array().unwrap().iter().map(|it| it["kind"].clone());
+        kinds.collect::<Vec<Value>>()
+    };
+
+    assert_eq!(kinds(&["--group", "ssh"]), ["group_created"]);
+    assert_eq!(kinds(&["--group", &gone]), ["group_deleted", "group_created"]);
+    assert_eq!(kinds(&["--actor", "operator"]), kinds(&[]));
+    assert!(kinds(&["--actor", "user"]).is_empty());
+    assert!(!plane.run(&["audit", "list", "--group", "web"]).status.success());
+    assert!(!plane.run(&["audit", "list", "--actor", "nobody"]).status.success());
+}
+
 fn tell(event: &Event) -> String {
     match event {
         Event::OrgCreated { name, .. } => format!("org {name}"),

@@ -9,8 +9,8 @@ use postern_shared::time::{Expiry, Timestamp};
 use serde::Deserialize;
 
 use super::time;
-use crate::api::group_id;
 use crate::api::history::past;
+use crate::api::known_group_id;
 use crate::console::frame::told;
 use crate::console::gate::Viewer;
 use crate::console::show::When;
@@ -19,6 +19,8 @@ use crate::http::ApiError;
 
 /// Most groups that are offered while somebody types; any other can be typed as well.
 const GROUPS_OFFERED_MAX: usize = 200;
+/// What is told where a text names no group.
+pub(super) const NO_GROUP: &str = "write the number of a group, or the id of one that is gone";
 /// Most networks that are shown; an export has all that is needed to work out the rest.
 const ENTRIES_MAX: usize = 1_000;
 
@@ -66,7 +68,7 @@ pub(super) async fn show(viewer: Viewer, Query(asked): Query<Asked>) -> Result<R
     }
     let group = find(&viewer, &asked.group);
     if group.is_none() {
-        wrong.push("write the number of a group, or the id of one that is gone".to_owned());
+        wrong.push(NO_GROUP.to_owned());
     }
     let answer = match (at, group) {
         (Some(at), Some(group)) if wrong.is_empty() => {
@@ -89,12 +91,9 @@ pub(super) async fn show(viewer: Viewer, Query(asked): Query<Asked>) -> Result<R
     if has_wrong { Ok(viewer.show_wrong(title, &page)) } else { Ok(viewer.show(title, &page)) }
 }
 
-/// The group of a number or an id. Groups that are gone have their id only: whether one was the
-/// org's, the org's audit says.
-fn find(viewer: &Viewer, text: &str) -> Option<GroupId> {
-    let text = text.trim();
-    let named = group_id(&viewer.app.engine().state(), viewer.org(), text);
-    named.ok().or_else(|| text.parse().ok())
+/// The group of a number, or of the id of one that may be gone.
+pub(super) fn find(viewer: &Viewer, text: &str) -> Option<GroupId> {
+    known_group_id(&viewer.app.engine().state(), viewer.org(), text.trim())
 }
 
 /// The groups to choose from.

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::extract::Query;
 use axum::response::Response;
 use axum::routing::get;
+use postern_shared::ids::GroupId;
 use postern_shared::time::Timestamp;
 use serde::Deserialize;
 
@@ -17,13 +18,18 @@ use super::gate::Viewer;
 use super::show::When;
 use crate::api::audit::unreadable;
 use crate::app::App;
-use crate::audit::{Filter, Place, SignedHead};
+use crate::audit::{Actors, Filter, Place, SignedHead};
+use crate::domain::{ActorKind, State};
 use crate::http::ApiError;
 
 pub(super) const SECTION: Section = Section { path: "/console/audit", name: "Audit", routes };
 
 /// Records of one page.
 const RECORDS_MAX: usize = 100;
+/// Most people that are offered while somebody types; any other can be typed as well.
+const PEOPLE_OFFERED_MAX: usize = 200;
+/// Most of a text that a message repeats, in characters.
+const SHOWN_CHARS_MAX: usize = 40;
 
 /// The query, as forms and links write it: a field that is empty is not there.
 #[derive(Default, Deserialize)]
@@ -34,6 +40,12 @@ struct Asked {
     until: String,
     #[serde(default)]
     kind: String,
+    /// Who did it: what [`Actors`] reads, or the mail address of a person.
+    #[serde(default)]
+    actor: String,
+    /// A group by its number, or by its id.
+    #[serde(default)]
+    group: String,
     #[serde(default)]
     after: String,
 }
@@ -48,6 +60,7 @@ struct AuditPage<'a> {
     wrong: Vec<String>,
     kinds: Vec<(&'static str, String)>,
     head: Option<Head>,
+    actors: Vec<String>,
     groups: Vec<(u64, String)>,
     /// What the form beside it is filled in with.
     asked_group: &'a str,
@@ -84,6 +97,8 @@ async fn list(viewer: Viewer, Query(asked): Query<Asked>) -> Result<Response, Ap
         since: time("the first time", &asked.since, &mut wrong),
         until: time("the last time", &asked.until, &mut wrong),
         kind: Some(asked.kind.clone()).filter(|kind| !kind.is_empty()),
+        actor: actors(&viewer, &asked.actor, &mut wrong),
+        group: group(&viewer, &asked.group, &mut wrong),
     };
     let after: Option<Place> = match asked.after.as_str() {
         "" => None,
@@ -127,6 +142,7 @@ async fn list(viewer: Viewer, Query(asked): Query<Asked>) -> Result<Response, Ap
                 at: When(head.at),
                 key: head.key.to_string(),
             }),
+            actors: offered(&state, &viewer),
             groups: allowed::groups(&state, &viewer),
             asked_group: "",
             asked_at: allowed::written(viewer.now()),
@@ -138,12 +154,65 @@ async fn list(viewer: Viewer, Query(asked): Query<Asked>) -> Result<Response, Ap
 /// The query of the page behind `place`.
 fn next(asked: &Asked, place: Place) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in [("since", &asked.since), ("until", &asked.until), ("kind", &asked.kind)] {
+    for (name, value) in [
+        ("since", &asked.since),
+        ("until", &asked.until),
+        ("kind", &asked.kind),
+        ("actor", &asked.actor),
+        ("group", &asked.group),
+    ] {
         if !value.is_empty() {
             query.append_pair(name, value);
         }
     }
     query.append_pair("after", &place.to_string()).finish()
+}
+
+/// Reads who is asked for.
+fn actors(viewer: &Viewer, text: &str, wrong: &mut Vec<String>) -> Option<Actors> {
+    let text = text.trim();
+    if text.is_empty() {
+        return None;
+    }
+    let person = || {
+        let (state, email) = (viewer.app.engine().state(), text.parse().ok()?);
+        let user = state.user_by_email(viewer.org(), &email)?;
+        user.id.to_string().parse().ok()
+    };
+    let read = text.parse().ok().or_else(person);
+    if read.is_none() {
+        wrong.push(format!(
+            "nobody here is `{}`; write the mail address of a person, an id, or one of {}",
+            shortened(text),
+            ActorKind::ALL.map(ActorKind::name).join(", ")
+        ));
+    }
+    read
+}
+
+/// Reads which group is asked for.
+fn group(viewer: &Viewer, text: &str, wrong: &mut Vec<String>) -> Option<GroupId> {
+    if text.trim().is_empty() {
+        return None;
+    }
+    let found = allowed::find(viewer, text);
+    if found.is_none() {
+        wrong.push(allowed::NO_GROUP.to_owned());
+    }
+    found
+}
+
+/// Who is offered while somebody types: kinds, and people by their mail addresses.
+fn offered(state: &State, viewer: &Viewer) -> Vec<String> {
+    let users = state.org(viewer.org()).into_iter().flat_map(|org| &org.users);
+    let people = users.filter_map(|id| state.user(*id)).map(|user| user.email.to_string());
+    let kinds = ActorKind::ALL.map(|kind| kind.name().to_owned()).into_iter();
+    kinds.chain(people.take(PEOPLE_OFFERED_MAX)).collect()
+}
+
+/// What was asked for, as short as a message is.
+fn shortened(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).collect()
 }
 
 /// Reads a time: RFC 3339, or as the fields of browsers write it, which is UTC here.
@@ -155,7 +224,7 @@ fn time(called: &str, text: &str, wrong: &mut Vec<String>) -> Option<Timestamp> 
     let ends = ["", "Z", ":00Z", "T00:00:00Z"];
     let read = ends.iter().find_map(|end| format!("{text}{end}").parse().ok());
     if read.is_none() {
-        let shown: String = text.chars().take(40).collect();
+        let shown = shortened(text);
         wrong.push(format!("{called} is `{shown}`; write it in UTC, such as 2026-01-31T12:00:00Z"));
     }
     read

@@ -184,6 +184,7 @@ async fn minted(viewer: &Viewer, key: &Key) -> Option<Minted> {
         since: Some(made_at),
         until: Some(made_at.saturating_add(MINTED_WITHIN)),
         kind: Some("key_minted".to_owned()),
+        ..Filter::default()
     };
     let engine = viewer.app.engine();
     let found = engine.read_audit(move |audit| audit.page(org, &filter, None, MINTED_MAX)).await;
