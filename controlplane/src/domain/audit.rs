@@ -189,6 +189,8 @@ pub enum Event {
     KeyNarrowed { key: KeyId, name: Label, scopes: ScopeSet, origins: Vec<Origin> },
     /// What a pair had reported was closed by hand; its bookmark stays.
     AddressesClosed { pair: PairId, name: Label },
+    /// A pair's bookmark is mailed to its owner: recorded first, so that none goes out unrecorded.
+    BookmarkMailed { pair: PairId, name: Label, to: Email },
 }
 
 impl ActorKind {
@@ -282,7 +284,8 @@ impl Event {
             | Event::RecoveryCodesReplaced { .. }
             | Event::UserRoleSet { .. }
             | Event::UserRemoved { .. }
-            | Event::AddressesClosed { .. } => false,
+            | Event::AddressesClosed { .. }
+            | Event::BookmarkMailed { .. } => false,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::pair::{self, Pair, PairEdit, Visit};
 use super::rejection::Rejection;
 use super::right;
 use super::state::State;
-use super::text::Label;
+use super::text::{Email, Label};
 use super::ticket::{self, Ticket, Welcome};
 
 /// A command with the word on who gives it.
@@ -84,6 +84,8 @@ pub enum Command {
     RotateServerKey { org: OrgId, pair: PairId, hash: TokenHash, expected: Option<Revision> },
     /// Forgets where a pair is, until it reports again.
     CloseAddresses { org: OrgId, pair: PairId },
+    /// Notes that a pair's bookmark, if that is still it, is mailed to whoever is still its owner.
+    NoteBookmarkMailed { org: OrgId, pair: PairId, bookmark: TokenHash, to: Email },
     /// Makes a pair, and mints an API key that works only from where that pair is.
     MintLockedKey { key: Box<Key>, pair: Box<Pair> },
     /// Notes how often requests were refused; those of nobody known are of no org.
@@ -243,6 +245,9 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
             pair::rotate_server_key(state, *org, *pair, *hash, *expected)
         }
         Command::CloseAddresses { org, pair } => pair::close_addresses(state, *org, *pair),
+        Command::NoteBookmarkMailed { org, pair, bookmark, to } => {
+            pair::note_mailed(state, *org, *pair, *bookmark, to)
+        }
         Command::MintLockedKey { key, pair } => key::mint_locked(state, key, pair),
         Command::NoteRefusals { refusal, count, since, .. } => Ok(Decision::new(
             Event::RequestsRefused { refusal: *refusal, count: *count, since: *since },
@@ -328,6 +333,7 @@ impl State {
             | Command::RotateBookmark { org, .. }
             | Command::RotateServerKey { org, .. }
             | Command::CloseAddresses { org, .. }
+            | Command::NoteBookmarkMailed { org, .. }
             | Command::NoteRefusals { org, .. } => *org,
             Command::Enrol { enrolment, .. } => self.enrolment(*enrolment)?.org,
             Command::Report { pair, .. } => self.pair(*pair)?.record.org,
@@ -393,6 +399,7 @@ impl State {
             | Command::RotateBookmark { .. }
             | Command::RotateServerKey { .. }
             | Command::CloseAddresses { .. }
+            | Command::NoteBookmarkMailed { .. }
             | Command::MintLockedKey { .. }
             | Command::NoteRefusals { .. } => None,
         }
@@ -407,7 +414,9 @@ impl State {
             Command::Report { pair, .. } => {
                 footprint.writes.insert(RecordKey::Pair(*pair));
             }
-            Command::NoteFailedReceipt { .. } | Command::NoteRefusals { .. } => {
+            Command::NoteFailedReceipt { .. }
+            | Command::NoteRefusals { .. }
+            | Command::NoteBookmarkMailed { .. } => {
                 footprint.reads.insert(RecordKey::Org(org));
             }
             Command::EditPair { pair, .. }
@@ -504,6 +513,7 @@ impl Command {
             | Command::SetAgentGroups { .. }
             | Command::Report { .. }
             | Command::NoteFailedReceipt { .. }
+            | Command::NoteBookmarkMailed { .. }
             | Command::MintLockedKey { .. }
             | Command::NoteRefusals { .. }
             | Command::InviteUser { .. }

@@ -200,7 +200,8 @@ impl History {
             | Event::AuthenticatorReplaced { .. }
             | Event::RecoveryCodesReplaced { .. }
             | Event::UserRoleSet { .. }
-            | Event::UserRemoved { .. } => {}
+            | Event::UserRemoved { .. }
+            | Event::BookmarkMailed { .. } => {}
         }
     }
 
@@ -240,7 +241,8 @@ impl History {
             | Event::RecoveryCodesReplaced { .. }
             | Event::UserRoleSet { .. }
             | Event::UserRemoved { .. }
-            | Event::AddressesClosed { .. } => false,
+            | Event::AddressesClosed { .. }
+            | Event::BookmarkMailed { .. } => false,
         }
     }
 

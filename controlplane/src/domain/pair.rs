@@ -218,6 +218,25 @@ pub(super) fn close_addresses(
     Ok(Decision::new(event, [Change::DeleteReport(id)]))
 }
 
+/// Notes that the bookmark goes to the owner by mail. Nothing changes by it.
+pub(super) fn note_mailed(
+    state: &State,
+    org: OrgId,
+    id: PairId,
+    bookmark: TokenHash,
+    to: &Email,
+) -> Result<Decision, Rejection> {
+    let pair = &state.live_pair(org, id)?.record;
+    if pair.bookmark != bookmark {
+        return Err(Rejection::Conflict("the bookmark is not in force any more; make a new one"));
+    }
+    if pair.contact_email.as_ref() != Some(to) {
+        return Err(Rejection::Conflict("the pair has another owner by now; look at it again"));
+    }
+    let event = Event::BookmarkMailed { pair: id, name: pair.name.clone(), to: to.clone() };
+    Ok(Decision::new(event, []))
+}
+
 /// A pair whose secrets are not an agent's, still at `expected`.
 fn free(
     state: &State,

@@ -90,6 +90,7 @@ fn giver(state: &State, command: &Command) -> Giver {
         | Command::InviteAgent(_)
         | Command::SetAgentGroups { .. }
         | Command::RevokeAgent { .. }
+        | Command::NoteBookmarkMailed { .. }
         | Command::RemoveUser { .. } => Giver::Admin,
         Command::InviteUser { user, .. } => giver_of_role(user.role),
         Command::SetRole { role, .. } => giver_of_role(*role),

@@ -783,6 +783,27 @@ fn an_invitation_is_good_for_one_agent_and_for_its_time() {
 }
 
 #[test]
+fn a_mail_is_noted_of_the_bookmark_and_the_owner_that_are_still_right() {
+    let (mut world, owner) = (World::default(), "zoe@example.org".parse::<Email>().unwrap());
+    world.run(create_org(1), at(0)).unwrap();
+    let org = OrgId::from_random(bytes(1));
+    let new = Pair { contact_email: Some(owner.clone()), ..new_pair(org, 2, 60) };
+    let pair = new.id;
+    world.run(Command::CreatePair(new), at(0)).unwrap();
+    let mut note = |bookmark, to: &str| {
+        let to = to.parse().unwrap();
+        world.run(Command::NoteBookmarkMailed { org, pair, bookmark, to }, at(1)).map(drop)
+    };
+
+    assert!(matches!(note(hash(5), "zoe@example.org"), Err(Rejection::Conflict(_))));
+    assert!(matches!(note(hash(4), "eve@example.org"), Err(Rejection::Conflict(_))));
+    assert_eq!(note(hash(4), "zoe@example.org"), Ok(()));
+    let name = label("pair");
+    let last = &world.records.last().unwrap().event;
+    assert_eq!(*last, Event::BookmarkMailed { pair, name, to: owner });
+}
+
+#[test]
 fn a_stale_edit_is_refused() {
     let (mut world, org, group, pair) = settled();
     let seen = world.state.pair(pair).unwrap().revision;

@@ -84,6 +84,9 @@ pub struct Outbox {
     fates: Fates,
 }
 
+/// Room for one letter; given back when dropped.
+pub struct Room<'a>(mpsc::Permit<'a, Letter>);
+
 /// Too many letters wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{LETTERS_WAITING_MAX} letters wait already; is the mail server reachable?")]
@@ -137,7 +140,12 @@ impl Outbox {
 
     /// Puts a letter into the queue.
     pub fn send(&self, letter: Letter) -> Result<(), OutboxFull> {
-        self.queue.try_send(letter).map_err(|_| OutboxFull)
+        self.reserve().map(|room| room.send(letter))
+    }
+
+    /// Takes room for one letter, so that what must happen before it is sent is not in vain.
+    pub fn reserve(&self) -> Result<Room<'_>, OutboxFull> {
+        self.queue.try_reserve().map(Room).map_err(|_| OutboxFull)
     }
 
     /// What became of the newest letter to a user since the start.
@@ -153,6 +161,13 @@ impl Outbox {
     /// Since when no letter gets through to the mail server; none while letters do.
     pub fn failing_since(&self) -> Option<Timestamp> {
         self.fates.lock().failing_since
+    }
+}
+
+impl Room<'_> {
+    /// Puts the letter into the queue.
+    pub fn send(self, letter: Letter) {
+        self.0.send(letter);
     }
 }
 

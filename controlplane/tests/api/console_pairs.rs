@@ -223,7 +223,8 @@ async fn a_bookmark_is_mailed_to_its_owner_from_the_page_that_shows_it() {
     let mut sink = Sink::start().await;
     let store = Box::new(MemoryStore::new(Epoch::from_random([1; 16])));
     let world = World::mailing(store, generous(), Some(sink.transport()));
-    let (_, mut browser) = admin(&world).await;
+    let (org, mut browser) = admin(&world).await;
+    let key = world.key(org).await;
     let unnamed = make(&mut browser, &[("name", "server")]).await;
     assert!(!unnamed.text.contains("Mail it"), "it has no owner");
     let made = make(&mut browser, &[("name", "laptop"), ("email", "zoe@example.org")]).await;
@@ -256,6 +257,13 @@ async fn a_bookmark_is_mailed_to_its_owner_from_the_page_that_shows_it() {
         assert!(tokio::time::Instant::now() < until, "the page says what became of the mail");
         tokio::task::yield_now().await;
     }
+    let caller = world.holder(&key, OFFICE);
+    let records = caller.data("/api/v1/account/audit?kind=bookmark_mailed").await;
+    let [record] = records.as_array().unwrap().as_slice() else { panic!("{records}") };
+    assert_eq!(record["actor"]["name"], "zoe@example.org");
+    let pair = caller.data("/api/v1/pairs/2").await["id"].clone();
+    let details = json!({ "pair": pair, "name": "laptop", "to": "zoe@example.org" });
+    assert_eq!(record["details"], details, "and no secret");
 }
 
 #[tokio::test]

@@ -132,7 +132,8 @@ fn tell(event: &Event) -> String {
         | Event::RecoveryCodesReplaced { .. }
         | Event::UserRoleSet { .. }
         | Event::UserRemoved { .. }
-        | Event::AddressesClosed { .. }) => panic!("nobody asked for {other:?}"),
+        | Event::AddressesClosed { .. }
+        | Event::BookmarkMailed { .. }) => panic!("nobody asked for {other:?}"),
     }
 }
 

@@ -387,7 +387,8 @@ fn compare_with_audit(plane: &Plane, ledger: &Ledger) {
             | Event::RecoveryCodesReplaced { .. }
             | Event::UserRoleSet { .. }
             | Event::UserRemoved { .. }
-            | Event::AddressesClosed { .. }) => panic!("nobody asked for {other:?}"),
+            | Event::AddressesClosed { .. }
+            | Event::BookmarkMailed { .. }) => panic!("nobody asked for {other:?}"),
         }
     }
     for client in &ledger.clients {

@@ -10,7 +10,7 @@ use postern_shared::time::Expiry;
 use crate::domain::{Actor, AuditRecord, Event, MemberKind, Origin, Refusal, State};
 
 /// The kinds of record, as the filter and the API name them.
-const KINDS: [&str; 34] = [
+const KINDS: [&str; 35] = [
     "pair_reported",
     "signed_in",
     "sign_in_tried",
@@ -26,6 +26,7 @@ const KINDS: [&str; 34] = [
     "pair_edited",
     "pair_deleted",
     "bookmark_rotated",
+    "bookmark_mailed",
     "server_key_rotated",
     "addresses_closed",
     "key_minted",
@@ -148,6 +149,9 @@ pub(super) fn what(state: &State, event: &Event) -> String {
         Event::UserRemoved { email, .. } => format!("removed {email}"),
         Event::AddressesClosed { name, .. } => {
             format!("closed the address of the pair {name} until it reports again")
+        }
+        Event::BookmarkMailed { name, to, .. } => {
+            format!("had the bookmark of the pair {name} mailed to {to}")
         }
     }
 }

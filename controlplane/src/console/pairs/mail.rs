@@ -14,7 +14,7 @@ use super::SECTION;
 use crate::api::pair_id;
 use crate::app::App;
 use crate::console::gate::Sent;
-use crate::domain::{Email, Pair};
+use crate::domain::{Command, Email, Pair};
 use crate::http::ApiError;
 use crate::mail::{Addressee, Letter};
 use crate::people::see;
@@ -42,14 +42,22 @@ async fn mail(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> 
     let to = to.ok_or_else(|| conflict("the pair has no owner to mail it to"))?;
     let bookmark = sent.form.text("bookmark").parse::<Token>().ok();
     let bookmark = bookmark.filter(|it| it.kind() == TokenKind::Bookmark);
-    let bookmark = bookmark.filter(|it| it.hash() == pair.bookmark);
     let bookmark = bookmark
         .ok_or_else(|| conflict("the bookmark is not in force any more; make a new one"))?;
     let url = viewer.app.url(&format!("/b/{}", bookmark.expose()));
-    outbox.send(letter(&pair, to, &org, &url)).map_err(|full| ApiError::Unavailable {
+    let room = outbox.reserve().map_err(|full| ApiError::Unavailable {
         reason: full.to_string(),
         retry_after: FULL_RETRY,
     })?;
+    let noted = Command::NoteBookmarkMailed {
+        org: pair.org,
+        pair: pair.id,
+        bookmark: bookmark.hash(),
+        to: to.clone(),
+    };
+    // First: what is not in the audit does not go out.
+    sent.submit(noted).await?;
+    room.send(letter(&pair, to, &org, &url));
     Ok(see(&format!("{}/{id}", SECTION.path)))
 }
 

@@ -22,7 +22,7 @@ struct Cast {
 
 const NOW_SECS: u64 = 300;
 /// How many kinds of commands there are.
-const KINDS: usize = 40;
+const KINDS: usize = 41;
 
 fn cast() -> Cast {
     let (mut world, org, admin, member) = peopled();
@@ -37,7 +37,8 @@ fn cast() -> Cast {
     }
     let key = |seed| KeyId::from_random(bytes(seed));
     run(Command::RevokeKey { org, key: key(51) });
-    run(Command::CreatePair(new_pair(org, 60, 60)));
+    let owned = Some("owner@example.org".parse().unwrap());
+    run(Command::CreatePair(Pair { contact_email: owned, ..new_pair(org, 60, 60) }));
     run(Command::CreatePair(new_pair(org, 61, 60)));
     run(Command::CreateGroup(new_group(org, 70, None)));
     for seed in [80, 82] {
@@ -175,6 +176,12 @@ impl Cast {
             let command = Box::new(command);
             Command::WithFactor { user: by, factor: code(now), command }
         };
+        let mailed = Command::NoteBookmarkMailed {
+            org,
+            pair,
+            bookmark: hash(120),
+            to: "owner@example.org".parse().unwrap(),
+        };
         let everywhere = Command::SignOutEverywhere { user: self.member.id };
         vec![
             ("O", create_org(10)),
@@ -195,6 +202,7 @@ impl Cast {
             ("OAaK", Command::RotateBookmark { org, pair, hash: another, expected: None }),
             ("OAaK", Command::RotateServerKey { org, pair, hash: another, expected: None }),
             ("OAaK", Command::CloseAddresses { org, pair }),
+            ("OAa", mailed),
             ("OAaK", Command::CreateGroup(new_group(org, 71, None))),
             ("OAaK", Command::EditGroup { org, group, edit: group_edit, expected: None }),
             ("OAaK", Command::DeleteGroup { org, group, expected: None }),
