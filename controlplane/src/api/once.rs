@@ -17,7 +17,6 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use postern_shared::position::Revision;
-use postern_shared::token::Token;
 use serde::{Deserialize, Serialize};
 
 use super::auth::bearer;
@@ -25,6 +24,7 @@ use super::refusal::refused;
 use super::version;
 use crate::app::App;
 use crate::domain::{Change, Once, Order, ReplayId, State};
+use crate::engine::Done;
 use crate::http::json::JSON_BYTES_MAX;
 use crate::http::limit::Standing;
 use crate::http::{Answer, ApiError, body};
@@ -45,6 +45,19 @@ pub(super) struct Asked<T> {
 
 /// Carries an order out, as the request's name demands.
 pub(super) struct Attempt(Option<Named>);
+
+/// A form of a page that tells secrets once, by the name that the page gave it.
+pub(crate) enum Sent {
+    /// It is sent for the first time.
+    First(Turn),
+    /// What it asks for was done, and can be seen there.
+    Before(String),
+    /// It was sent, filled in in another way.
+    Otherwise,
+}
+
+/// Carries the order of a form out, once.
+pub(crate) struct Turn(Named);
 
 /// A request whose body is not looked at.
 pub(super) struct Nothing;
@@ -115,6 +128,53 @@ impl Attempt {
             None => told,
         };
         Told::from_bytes(&told).map(|told| told.answer(done.revision))
+    }
+}
+
+impl Sent {
+    /// Looks whether a form was sent before; `secret` is the login's, `what` the action with all
+    /// that is filled in.
+    pub(crate) fn of(
+        app: &App,
+        secret: &str,
+        name: &str,
+        what: &[&[u8]],
+    ) -> Result<Sent, ApiError> {
+        if name.is_empty() || NAME_BYTES_MAX < name.len() {
+            let detail = "the form is not as the page made it; open the page anew".to_owned();
+            return Err(ApiError::BadRequest { detail });
+        }
+        let (once, seal) = sealed_by(secret.as_bytes(), name.as_bytes(), what);
+        let running = Running::begin(app, once.id)?;
+        let state = app.engine().state();
+        let Some(row) = state.replay(once.id, app.engine().now()) else {
+            drop(state);
+            return Ok(Sent::First(Turn(Named { once, seal, _running: running })));
+        };
+        if row.record.fingerprint != once.fingerprint {
+            return Ok(Sent::Otherwise);
+        }
+        let place = String::from_utf8(seal.open(&row.record.answer)?);
+        place.map(Sent::Before).map_err(ApiError::internal)
+    }
+}
+
+impl Turn {
+    /// Has the order carried out. What is kept of it is where its outcome can be seen, and no
+    /// secret: that is shown once.
+    pub(crate) async fn carry_out(
+        self,
+        app: &App,
+        order: Order,
+        place: String,
+    ) -> Result<Done, ApiError> {
+        let Turn(Named { once, seal, _running }) = self;
+        let mut nonce = [0; NONCE_BYTES];
+        app.engine().chance().fill(&mut nonce);
+        let tell =
+            Box::new(move |_: &State, _: &[Change]| seal.close(nonce, place.clone().into_bytes()));
+        let told = app.engine().submit_told(order, Some(once), tell).await;
+        told.map(|(done, _)| done).map_err(refused)
     }
 }
 
@@ -189,7 +249,7 @@ impl<T: FromRequest<App, Rejection = ApiError>> FromRequest<App> for Asked<T> {
         let (parts, body) = request.into_parts();
         let bytes = body::read(body, JSON_BYTES_MAX).await?;
         let what = format!("{} {}", parts.method, parts.uri);
-        let (once, seal) = sealed_by(&token, &name, what.as_bytes(), &bytes);
+        let (once, seal) = sealed_by(token.expose().as_bytes(), &name, &[what.as_bytes(), &bytes]);
         let running = Running::begin(app, once.id)?;
         if let Some(answer) = again(app, &seal)? {
             return Err(Instead::Again(answer));
@@ -224,10 +284,10 @@ fn name(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ApiError> {
 
 /// What the caller's secret makes of a request: its name, what it asks for, and the key that its
 /// answer is kept under.
-fn sealed_by(token: &Token, name: &[u8], what: &[u8], body: &[u8]) -> (Once, Seal) {
-    let secret = Salt::new(HKDF_SHA256, SALT).extract(token.expose().as_bytes());
+fn sealed_by(secret: &[u8], name: &[u8], what: &[&[u8]]) -> (Once, Seal) {
+    let secret = Salt::new(HKDF_SHA256, SALT).extract(secret);
     let id = digest(&secret, b"name", &[name]);
-    let fingerprint = digest(&secret, b"request", &[what, body]);
+    let fingerprint = digest(&secret, b"request", what);
     let once = Once { id: ReplayId(id), fingerprint };
     let seal = secret.expand(&[b"answer"], &AES_256_GCM).expect("a key is short enough");
     (once, Seal { key: Arc::new(LessSafeKey::new(UnboundKey::from(seal))), once })
@@ -310,7 +370,7 @@ impl IntoResponse for Instead {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
-    use postern_shared::token::TokenKind;
+    use postern_shared::token::{Token, TokenKind};
 
     use super::*;
     use crate::chance::{Chance, SeededChance};
@@ -318,6 +378,10 @@ mod tests {
     fn token(seed: u64) -> Token {
         let chance: &dyn Chance = &SeededChance::new(seed);
         chance.token(TokenKind::Key)
+    }
+
+    fn asked(seed: u64, what: &[u8]) -> (Once, Seal) {
+        sealed_by(token(seed).expose().as_bytes(), b"n", &[what, b"{}"])
     }
 
     fn named(lines: &[&'static str]) -> Result<Option<Vec<u8>>, ApiError> {
@@ -341,15 +405,15 @@ mod tests {
 
     #[test]
     fn only_the_callers_own_secret_opens_its_answers() {
-        let (once, seal) = sealed_by(&token(1), b"n", b"POST /x", b"{}");
+        let (once, seal) = asked(1, b"POST /x");
         let sealed = seal.close([7; NONCE_BYTES], b"pob_secret".to_vec());
 
         assert_eq!(seal.open(&sealed).unwrap(), b"pob_secret");
         assert!(!sealed.windows(4).any(|window| window == b"pob_"));
-        let (other, theirs) = sealed_by(&token(2), b"n", b"POST /x", b"{}");
+        let (other, theirs) = asked(2, b"POST /x");
         assert_ne!(other.id, once.id, "callers share no names");
         theirs.open(&sealed).unwrap_err();
-        let (same, elsewhere) = sealed_by(&token(1), b"n", b"POST /y", b"{}");
+        let (same, elsewhere) = asked(1, b"POST /y");
         assert_eq!(same.id, once.id);
         assert_ne!(same.fingerprint, once.fingerprint);
         elsewhere.open(&sealed).unwrap_err();

@@ -58,6 +58,11 @@ impl Viewer {
         self.show_as(StatusCode::UNPROCESSABLE_ENTITY, title, content)
     }
 
+    /// Shows a page that says why nothing was done.
+    pub(super) fn show_conflict(&self, title: &str, content: &impl Template) -> Response {
+        self.show_as(StatusCode::CONFLICT, title, content)
+    }
+
     fn show_as(&self, status: StatusCode, title: &str, content: &impl Template) -> Response {
         let org = {
             let state = self.app.engine().state();

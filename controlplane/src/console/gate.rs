@@ -132,16 +132,15 @@ impl Sent {
         Ok(factor)
     }
 
-    /// Has a command carried out that wants a code beside it; none where something is wrong.
-    pub(super) async fn submit_with_factor(
+    /// Puts the code beside a command that wants one; none where something is wrong.
+    pub(super) async fn with_factor(
         &self,
         fields: &mut Fields,
         command: Command,
-    ) -> Result<Option<Done>, ApiError> {
+    ) -> Result<Option<Command>, ApiError> {
         let Some(factor) = self.factor(fields).await? else { return Ok(None) };
         let user = self.viewer.signed_in.user;
-        let command = Command::WithFactor { user, factor, command: Box::new(command) };
-        fields.accept(self.submit(command).await)
+        Ok(Some(Command::WithFactor { user, factor, command: Box::new(command) }))
     }
 }
 

@@ -16,6 +16,7 @@ mod frame;
 mod gate;
 mod groups;
 mod keys;
+mod once;
 mod overview;
 mod pairs;
 mod people;

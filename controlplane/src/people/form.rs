@@ -78,6 +78,11 @@ impl Form {
         Ok(form)
     }
 
+    /// All fields, in the order of their names.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.expose_secret()))
+    }
+
     /// The text of a field; empty where it is not there.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.0.get(name).map_or("", |value| value.expose_secret())

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::form::{self, Form, Proof};
 use super::{SIGN_IN, cookie, see};
+use crate::api::once::Sent;
 use crate::app::App;
 use crate::domain::{Actor, Command, Email, Order, Role};
 use crate::http::ApiError;
@@ -45,6 +46,11 @@ impl SignedIn {
     /// What every form of the user's pages carries in its field `proof`.
     pub(crate) fn proof(&self) -> String {
         form::proof(self.secret.expose_secret())
+    }
+
+    /// Looks whether a form of the user's pages, which gave it this name, was sent before.
+    pub(crate) fn sent(&self, app: &App, name: &str, what: &[&[u8]]) -> Result<Sent, ApiError> {
+        Sent::of(app, self.secret.expose_secret(), name, what)
     }
 
     /// Reads a form that one of the user's pages has sent, and takes it from the user's budget.

@@ -109,7 +109,7 @@ impl<'a> Browser<'a> {
         let form = self.get(page).await;
         assert_eq!(form.status, 200, "{}", form.text);
         let mut all: Vec<(&str, &str)> = fields.to_vec();
-        for hidden in ["proof", "seed"] {
+        for hidden in ["proof", "seed", "once", "version"] {
             all.extend(form.field(hidden).map(|value| (hidden, value)));
         }
         self.post(action, &all).await

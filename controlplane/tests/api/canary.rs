@@ -218,7 +218,7 @@ async fn through_the_console(browser: &mut Browser<'_>, secrets: &[String]) -> S
         }
         let key = [("name", "x"), ("scope-pairs.read", "yes"), ("origins", "192.0.2.1")];
         for (proof, code) in [(&*proof, &**text), (&**text, "000000")] {
-            let fields = [&key[..], &[("proof", proof), ("code", code)]].concat();
+            let fields = [&key[..], &[("proof", proof), ("once", "x"), ("code", code)]].concat();
             told.push_str(&browser.post("/console/keys", &fields).await.text);
         }
     }

@@ -193,13 +193,13 @@ async fn of_a_crowd_with_one_code_one_mints() {
     let code = zoe.code(&world, 0);
     let fields = [&READS_GROUPS[..], &[("code", &*code), ("proof", &*proof)]].concat();
 
-    // As many as may be tried at once; a larger crowd is only told to wait.
-    let crowd = (0..4).map(|_| {
-        let (router, form) = (world.router.clone(), browser.unplugged(KEYS, &fields));
-        tokio::spawn(router.oneshot(form))
+    // As many as may be tried at once; a larger crowd is only told to wait. Each is of another page.
+    let crowd = ["a", "b", "c", "d"].map(|once| {
+        let form = browser.unplugged(KEYS, &[&fields[..], &[("once", once)]].concat());
+        tokio::spawn(world.router.clone().oneshot(form))
     });
     let mut statuses = Vec::new();
-    for one in crowd.collect::<Vec<_>>() {
+    for one in crowd {
         statuses.push(within(one).await.unwrap().unwrap().status().as_u16());
     }
 

@@ -336,7 +336,7 @@ async fn an_agents_own_pair_is_left_to_the_agent() {
     assert!(page.text.contains("/console/agents/"), "{}", page.text);
     for to in ["/bookmark", "/server-key", "/close", "/delete"] {
         assert!(!page.text.contains(&format!("{to}\"")), "{to}: {}", page.text);
-        let refused = send(&mut browser, 1, to, &[]).await;
+        let refused = send(&mut browser, 1, to, &[("once", "x")]).await;
         assert_eq!(refused.status, 409, "{to}");
         assert!(refused.text.contains("revoke the agent instead."), "{}", refused.text);
     }

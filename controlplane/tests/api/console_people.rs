@@ -238,7 +238,7 @@ async fn an_admin_sees_where_somebody_is_signed_in_and_takes_over_nobody() {
     // The way back in is the operator's: no form of the console makes a link for who is active.
     assert!(page.contains(&format!("recover --user {}", max.id)), "{page}");
     let again = format!("{}/invite", page_of(&max));
-    let refused = browser.fill_in(&page_of(&max), &again, &[]).await;
+    let refused = browser.fill_in(&page_of(&max), &again, &[("once", "x")]).await;
     assert_eq!(refused.status, 422);
     assert!(!refused.text.contains("/welcome/"), "{}", refused.text);
     assert!(browser.get(PEOPLE).await.text.contains("in 1 browser, last used"));

@@ -16,6 +16,7 @@ mod console_audit;
 mod console_groups;
 mod console_keys;
 mod console_live;
+mod console_once;
 mod console_pairs;
 mod console_people;
 mod device;

@@ -7,7 +7,7 @@ use axum::response::Response;
 use postern_shared::ids::EnrolmentId;
 use postern_shared::token::TokenKind;
 
-use super::{page, ticked};
+use super::{SECTION, page, ticked};
 use crate::console::fields::Fields;
 use crate::console::gate::Sent;
 use crate::console::show::When;
@@ -26,6 +26,10 @@ struct InvitedPage<'a> {
 }
 
 pub(super) async fn invite(sent: Sent) -> Result<Response, ApiError> {
+    let turn = match sent.turn()? {
+        Ok(turn) => turn,
+        Err(page) => return Ok(page),
+    };
     let mut fields = Fields::of(&sent);
     let (name, valid) = (fields.label(), fields.ttl("valid", "the time for which it is good"));
     let groups = ticked(&sent, &fields);
@@ -47,7 +51,8 @@ pub(super) async fn invite(sent: Sent) -> Result<Response, ApiError> {
             expires_at,
             used_at: None,
         });
-        if fields.accept(sent.submit(command).await)?.is_some() {
+        let place = SECTION.path.to_owned();
+        if fields.accept(sent.submit_once(turn, command, place).await)?.is_some() {
             let invitation = app.plane().invitation(&token);
             let (name, until) = (name.as_str(), When(expires_at));
             let page = InvitedPage { name, until, invitation: &invitation };

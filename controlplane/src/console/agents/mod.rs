@@ -36,6 +36,7 @@ struct AgentsPage<'a> {
     invited: Vec<Invited>,
     /// What an admin's form carries; none for others, who only look.
     proof: Option<String>,
+    once: String,
     fields: &'a Fields,
     ticks: Ticks,
 }
@@ -124,7 +125,8 @@ fn page<'a>(viewer: &Viewer, after: Option<AgentId>, fields: &'a Fields) -> Agen
         }
     };
     let rows = shown.into_iter().map(row).collect();
-    AgentsPage { rows, next, invited, proof: viewer.proof(), fields, ticks }
+    let (proof, once) = (viewer.proof(), viewer.once());
+    AgentsPage { rows, next, invited, proof, once, fields, ticks }
 }
 
 /// How far each list got at each target of a host.

@@ -6,7 +6,8 @@ use axum::response::Response;
 use postern_shared::ids::PairId;
 use postern_shared::token::Token;
 
-use super::{Asked, Lock, networks, page, ticked_scopes};
+use super::{Asked, Lock, SECTION, networks, page, ticked_scopes};
+use crate::api::once::Turn;
 use crate::console::fields::Fields;
 use crate::console::gate::{Sent, Viewer};
 use crate::domain::{Command, Key, Label, Origin, Pair};
@@ -31,10 +32,14 @@ struct New {
 }
 
 pub(super) async fn mint(sent: Sent) -> Result<Response, ApiError> {
+    let turn = match sent.turn()? {
+        Ok(turn) => turn,
+        Err(page) => return Ok(page),
+    };
     let mut fields = Fields::of(&sent);
     let new = read(&sent.viewer, &mut fields);
     if let (Some(new), true) = (new, fields.wrong().is_empty())
-        && let Some(page) = carry_out(&sent, &mut fields, new).await?
+        && let Some(page) = carry_out(&sent, turn, &mut fields, new).await?
     {
         return Ok(page);
     }
@@ -45,13 +50,14 @@ pub(super) async fn mint(sent: Sent) -> Result<Response, ApiError> {
 /// Mints the key, if the code counts.
 async fn carry_out(
     sent: &Sent,
+    turn: Turn,
     fields: &mut Fields,
     new: New,
 ) -> Result<Option<Response>, ApiError> {
     let Viewer { app, signed_in, .. } = &sent.viewer;
     let Some(factor) = sent.factor(fields).await? else { return Ok(None) };
     let New { key, secret, pair } = new;
-    let name = key.name.clone();
+    let (name, place) = (key.name.clone(), format!("{}/{}", SECTION.path, key.id));
     let bookmark = pair.as_ref().map(|(_, bookmark)| app.url(&format!("/b/{}", bookmark.expose())));
     let command = Command::MintKeyAs {
         user: signed_in.user,
@@ -59,7 +65,7 @@ async fn carry_out(
         key: Box::new(key),
         pair: pair.map(|(pair, _)| Box::new(pair)),
     };
-    if fields.accept(sent.submit(command).await)?.is_none() {
+    if fields.accept(sent.submit_once(turn, command, place).await)?.is_none() {
         return Ok(None);
     }
     let page = MintedPage {

@@ -92,19 +92,29 @@ async fn join(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> 
 
 async fn rotate_bookmark(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> {
     let pair = find(&sent, &id)?;
+    let turn = match sent.turn()? {
+        Ok(turn) => turn,
+        Err(page) => return Ok(page),
+    };
     let viewer = &sent.viewer;
     let bookmark = viewer.app.engine().chance().token(TokenKind::Bookmark);
     let (org, hash) = (viewer.org(), bookmark.hash());
-    sent.submit(Command::RotateBookmark { org, pair, hash, expected: None }).await?;
+    let command = Command::RotateBookmark { org, pair, hash, expected: None };
+    sent.submit_once(turn, command, format!("{}/{id}", SECTION.path)).await?;
     secrets::show(viewer, pair, (Some(Bookmark(&bookmark)), None))
 }
 
 async fn rotate_server_key(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> {
     let pair = find(&sent, &id)?;
+    let turn = match sent.turn()? {
+        Ok(turn) => turn,
+        Err(page) => return Ok(page),
+    };
     let viewer = &sent.viewer;
     let server_key = viewer.app.engine().chance().token(TokenKind::Server);
     let (org, hash) = (viewer.org(), server_key.hash());
-    sent.submit(Command::RotateServerKey { org, pair, hash, expected: None }).await?;
+    let command = Command::RotateServerKey { org, pair, hash, expected: None };
+    sent.submit_once(turn, command, format!("{}/{id}", SECTION.path)).await?;
     secrets::show(viewer, pair, (None, Some(ServerKey(&server_key))))
 }
 

@@ -54,6 +54,7 @@ struct PairsPage<'a> {
     is_first: bool,
     default_ttl: Span,
     proof: Option<String>,
+    once: String,
     fields: &'a Fields,
 }
 
@@ -84,6 +85,10 @@ async fn list(viewer: Viewer, Query(part): Query<Part>) -> Response {
 }
 
 async fn make(sent: Sent) -> Result<Response, ApiError> {
+    let turn = match sent.turn()? {
+        Ok(turn) => turn,
+        Err(page) => return Ok(page),
+    };
     let mut fields = Fields::of(&sent);
     let name = fields.label();
     let email = fields.optional::<Email>("email", "the owner's mail address");
@@ -94,7 +99,8 @@ async fn make(sent: Sent) -> Result<Response, ApiError> {
         let NewPair { pair, bookmark, server_key } =
             NewPair::draw(viewer.app.engine(), viewer.org(), name, ttl);
         let (id, pair) = (pair.id, Pair { contact_email, ..pair });
-        if fields.accept(sent.submit(Command::CreatePair(pair)).await)?.is_some() {
+        let (command, place) = (Command::CreatePair(pair), format!("{}/{id}", SECTION.path));
+        if fields.accept(sent.submit_once(turn, command, place).await)?.is_some() {
             let shown = (Some(Bookmark(&bookmark)), Some(ServerKey(&server_key)));
             return secrets::show(viewer, id, shown);
         }
@@ -112,6 +118,7 @@ fn page<'a>(viewer: &Viewer, part: &'a Part, fields: &'a Fields) -> PairsPage<'a
         is_first: part.after.is_none(),
         default_ttl: Span(viewer.app.settings().ttl.as_duration()),
         proof: viewer.proof(),
+        once: viewer.once(),
         fields,
     }
 }

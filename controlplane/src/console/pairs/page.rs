@@ -58,6 +58,7 @@ struct PairPage<'a> {
 /// What only admins see.
 struct Change<'a> {
     proof: String,
+    once: String,
     groups: Vec<Choice>,
     ttl_written: String,
     forms: Forms<'a, Form>,
@@ -121,6 +122,7 @@ fn page<'a>(
     let own = state.agents_of(viewer.org()).find(|it| it.pair == id && it.revoked_at.is_none());
     let change = viewer.proof().map(|proof| Change {
         proof,
+        once: viewer.once(),
         groups: free_groups(&state, org, row),
         ttl_written: written(pair.ttl),
         forms: Forms::new(tried),

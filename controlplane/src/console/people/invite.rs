@@ -7,7 +7,8 @@ use postern_shared::ids::UserId;
 use postern_shared::token::TokenKind;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{page, person};
+use super::{SECTION, page, person};
+use crate::api::once::Turn;
 use crate::console::fields::Fields;
 use crate::console::gate::Sent;
 use crate::console::show::When;
@@ -27,11 +28,15 @@ struct InvitedPage<'a> {
 }
 
 pub(super) async fn invite(sent: Sent) -> Result<Response, ApiError> {
+    let turn = match sent.turn()? {
+        Ok(turn) => turn,
+        Err(page) => return Ok(page),
+    };
     let mut fields = Fields::of(&sent);
     let email: Option<Email> = fields.required("email", "the mail address");
     let role = read_role(&mut fields);
     if let (Some(email), Some(role)) = (email, role)
-        && let Some(page) = carry_out(&sent, &mut fields, (email, role)).await?
+        && let Some(page) = carry_out(&sent, turn, &mut fields, (email, role)).await?
     {
         return Ok(page);
     }
@@ -41,8 +46,13 @@ pub(super) async fn invite(sent: Sent) -> Result<Response, ApiError> {
 /// Invites somebody anew who has not accepted yet: the earlier link is worth nothing then.
 pub(super) async fn again(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> {
     let user = person::find(&sent.viewer, &id)?;
+    let turn = match sent.turn()? {
+        Ok(turn) => turn,
+        Err(page) => return Ok(page),
+    };
     let mut fields = Fields::of(&sent);
-    if let Some(page) = carry_out(&sent, &mut fields, (user.email.clone(), user.role)).await? {
+    let invited = (user.email.clone(), user.role);
+    if let Some(page) = carry_out(&sent, turn, &mut fields, invited).await? {
         return Ok(page);
     }
     Ok(sent.viewer.show_wrong(user.email.as_str(), &person::page(&sent.viewer, &user, &fields)))
@@ -55,6 +65,7 @@ pub(super) fn read_role(fields: &mut Fields) -> Option<Role> {
 
 async fn carry_out(
     sent: &Sent,
+    turn: Turn,
     fields: &mut Fields,
     (email, role): (Email, Role),
 ) -> Result<Option<Response>, ApiError> {
@@ -67,11 +78,13 @@ async fn carry_out(
     let ticket = Ticket { hash: token.hash(), user: id, org, purpose, created_at: now };
     let until = When(ticket.expires_at());
     let command = Command::InviteUser { user, ticket };
-    let done = match role {
-        Role::Admin => sent.submit_with_factor(fields, command).await?,
-        Role::Member => fields.accept(sent.submit(command).await)?,
+    let command = match role {
+        Role::Admin => sent.with_factor(fields, command).await?,
+        Role::Member => Some(command),
     };
-    if done.is_none() {
+    let Some(command) = command else { return Ok(None) };
+    let place = SECTION.path.to_owned();
+    if fields.accept(sent.submit_once(turn, command, place).await)?.is_none() {
         return Ok(None);
     }
     let (id, org) = {

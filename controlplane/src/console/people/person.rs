@@ -28,6 +28,7 @@ pub(super) struct PersonPage<'a> {
     logins: Vec<Login>,
     mail: Option<String>,
     proof: Option<String>,
+    once: String,
     fields: &'a Fields,
 }
 
@@ -49,11 +50,13 @@ pub(super) async fn set_role(sent: Sent, Path(id): Path<String>) -> Result<Respo
     let mut fields = Fields::of(&sent);
     if let Some(role) = read_role(&mut fields) {
         let command = Command::SetRole { org: user.org, user: user.id, role };
-        let done = match role {
-            Role::Admin => sent.submit_with_factor(&mut fields, command).await?,
-            Role::Member => fields.accept(sent.submit(command).await)?,
+        let command = match role {
+            Role::Admin => sent.with_factor(&mut fields, command).await?,
+            Role::Member => Some(command),
         };
-        if done.is_some() {
+        if let Some(command) = command
+            && fields.accept(sent.submit(command).await)?.is_some()
+        {
             return Ok(see(&format!("{}/{}", SECTION.path, user.id)));
         }
     }
@@ -124,6 +127,7 @@ pub(super) fn page<'a>(viewer: &Viewer, user: &User, fields: &'a Fields) -> Pers
         logins: logins.collect(),
         mail: mail.map(|mail| fate(&mail)),
         proof: viewer.proof(),
+        once: viewer.once(),
         fields,
     }
 }
