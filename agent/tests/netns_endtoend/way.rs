@@ -121,7 +121,7 @@ fn a_group_that_is_taken_away_closes_within_a_second() {
     world.plane.add_network(org, group, "10.0.0.1", Expiry::Never);
     world.opens("10.0.0.1");
 
-    world.plane.order(Command::SetAgentGroups { org, agent, groups: [].into() });
+    world.plane.order(Command::SetAgentGroups { org, agent, groups: [].into(), expected: None });
 
     let took = world.closes("10.0.0.1");
     assert!(took < AT_ONCE, "closed after {took:?}");
@@ -140,7 +140,12 @@ fn a_group_that_was_taken_away_meanwhile_closes_when_the_agent_is_back() {
     world.opens("10.0.0.1");
     world.host.saves(group, "10.0.0.1/32");
     agent.kill();
-    world.plane.order(Command::SetAgentGroups { org, agent: id, groups: [].into() });
+    world.plane.order(Command::SetAgentGroups {
+        org,
+        agent: id,
+        groups: [].into(),
+        expected: None,
+    });
 
     let _agent = world.host.start();
 

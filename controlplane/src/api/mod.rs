@@ -94,7 +94,7 @@ fn named<T: FromStr>(text: &str) -> Result<Named<T>, ApiError> {
 
 /// The version of an object: its id and the commit that last wrote it. What roves, such as a
 /// pair's address, is no part of it, so that an edit is not refused because somebody moved.
-fn version(id: &[u8; 16], revision: Revision) -> EntityTag {
+pub(crate) fn version(id: &[u8; 16], revision: Revision) -> EntityTag {
     EntityTag::strong(&[id, &revision.0.to_be_bytes()])
 }
 

@@ -45,6 +45,14 @@ impl Fields {
         self.wrong.push(what.to_string());
     }
 
+    /// Says that somebody else was faster.
+    pub(super) fn refuse_changed(&mut self) {
+        self.refuse(
+            "somebody changed it since you opened this page, and nothing of yours was saved: look \
+             at what is so now, and send the form again if yours is to stand",
+        );
+    }
+
     /// Reads a field that must be filled in; the form calls it `called`.
     pub(super) fn required<T: FromStr<Err: Display>>(
         &mut self,
@@ -87,6 +95,10 @@ impl Fields {
             Ok(done) => Ok(Some(done)),
             Err(error @ (ApiError::Invalid { .. } | ApiError::Conflict { .. })) => {
                 self.wrong.extend(told(&error));
+                Ok(None)
+            }
+            Err(ApiError::PreconditionFailed) => {
+                self.refuse_changed();
                 Ok(None)
             }
             Err(error) => Err(error),

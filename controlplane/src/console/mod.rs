@@ -22,6 +22,7 @@ mod pairs;
 mod people;
 mod rows;
 mod show;
+mod version;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use postern_shared::ids::{AgentId, EnrolmentId, GroupId, OrgId, PairId};
+use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
 use postern_shared::token::TokenHash;
 use serde::{Deserialize, Serialize};
@@ -129,7 +130,12 @@ pub(super) fn set_groups(
     org: OrgId,
     id: AgentId,
     groups: &BTreeSet<GroupId>,
+    expected: Option<Revision>,
 ) -> Result<Decision, Rejection> {
+    let revision = state.agent_row(id).map(|row| row.revision);
+    if expected.is_some() && expected != revision {
+        return Err(Rejection::Changed);
+    }
     let agent = live(state, org, id)?;
     check_groups(state, org, groups)?;
     if agent.groups == *groups {

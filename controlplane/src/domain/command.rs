@@ -46,8 +46,14 @@ pub enum Command {
     MintKey(Key),
     /// Revokes an API key; revoking twice is no error.
     RevokeKey { org: OrgId, key: KeyId },
-    /// Takes rights and origins away from an API key.
-    NarrowKey { org: OrgId, key: KeyId, scopes: ScopeSet, origins: Vec<Origin> },
+    /// Takes rights and origins away from an API key, if it is still at `expected`.
+    NarrowKey {
+        org: OrgId,
+        key: KeyId,
+        scopes: ScopeSet,
+        origins: Vec<Origin>,
+        expected: Option<Revision>,
+    },
     /// Makes a pair; its number is given here.
     CreatePair(Pair),
     /// Edits a pair, if it is still at `expected`.
@@ -68,8 +74,13 @@ pub enum Command {
     InviteAgent(Enrolment),
     /// Turns an invitation into an agent with a pair of its own.
     Enrol { enrolment: EnrolmentId, agent: AgentId, token: TokenHash, pair: Box<Pair> },
-    /// Gives an agent other groups.
-    SetAgentGroups { org: OrgId, agent: AgentId, groups: BTreeSet<GroupId> },
+    /// Gives an agent other groups, if it is still at `expected`.
+    SetAgentGroups {
+        org: OrgId,
+        agent: AgentId,
+        groups: BTreeSet<GroupId>,
+        expected: Option<Revision>,
+    },
     /// Revokes an agent and deletes its pair.
     RevokeAgent { org: OrgId, agent: AgentId },
     /// Reports where a pair is.
@@ -197,8 +208,8 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
         Command::CreateOrg { org, admin } => create_org(state, org, admin),
         Command::MintKey(key) => key::mint(state, key),
         Command::RevokeKey { org, key } => key::revoke(state, *org, *key, now),
-        Command::NarrowKey { org, key, scopes, origins } => {
-            key::narrow(state, *org, *key, *scopes, origins)
+        Command::NarrowKey { org, key, scopes, origins, expected } => {
+            key::narrow(state, *org, *key, (*scopes, origins), *expected)
         }
         Command::CreatePair(pair) => pair::create(state, pair),
         Command::EditPair { org, pair, edit, expected } => {
@@ -222,8 +233,8 @@ fn decide_command(state: &State, command: &Command, now: Timestamp) -> Result<De
         Command::Enrol { enrolment, agent, token, pair } => {
             agent::enrol(state, *enrolment, *agent, *token, pair, now)
         }
-        Command::SetAgentGroups { org, agent, groups } => {
-            agent::set_groups(state, *org, *agent, groups)
+        Command::SetAgentGroups { org, agent, groups, expected } => {
+            agent::set_groups(state, *org, *agent, groups, *expected)
         }
         Command::RevokeAgent { org, agent } => agent::revoke(state, *org, *agent, now),
         Command::Report { pair, bookmark, address, visit } => {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use postern_shared::ids::{AgentId, KeyId, OrgId, PairId, UserId};
 use postern_shared::network::Network;
+use postern_shared::position::Revision;
 use postern_shared::scope::{Scope, ScopeSet};
 use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::token::TokenHash;
@@ -226,10 +227,14 @@ pub(super) fn narrow(
     state: &State,
     org: OrgId,
     id: KeyId,
-    scopes: ScopeSet,
-    origins: &[Origin],
+    (scopes, origins): (ScopeSet, &[Origin]),
+    expected: Option<Revision>,
 ) -> Result<Decision, Rejection> {
-    let key = state.key(id).filter(|key| key.org == org).ok_or(Rejection::NotFound)?;
+    let row = state.key_row(id).filter(|row| row.record.org == org).ok_or(Rejection::NotFound)?;
+    if expected.is_some_and(|expected| expected != row.revision) {
+        return Err(Rejection::Changed);
+    }
+    let key = &row.record;
     if key.revoked_at.is_some() {
         return Err(Rejection::Conflict("the key is revoked; mint another one"));
     }

@@ -72,7 +72,8 @@ impl Desk<'_> {
         let (agent, groups) = self.read(|state, org| {
             Ok((find::agent(state, org, agent)?, resolve(state, org, groups)?))
         })?;
-        self.submit(Command::SetAgentGroups { org: self.org, agent, groups }).await?;
+        self.submit(Command::SetAgentGroups { org: self.org, agent, groups, expected: None })
+            .await?;
         let mut view = self
             .read(|state, _| state.agent(agent).map(|agent| view(state, agent)).ok_or_else(gone))?;
         self.add_reports(std::slice::from_mut(&mut view));

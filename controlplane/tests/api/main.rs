@@ -19,6 +19,7 @@ mod console_live;
 mod console_once;
 mod console_pairs;
 mod console_people;
+mod console_version;
 mod device;
 mod document;
 mod forms;

@@ -158,6 +158,7 @@ async fn losing_a_group_withdraws_it_and_leaves_the_others() {
         org: plane.org,
         agent,
         groups: groups.iter().copied().collect(),
+        expected: None,
     };
     plane.world.order(give(&[plane.group, second])).await;
     let mut events = plane.open(&[plane.group.to_string(), second.to_string()]).await;

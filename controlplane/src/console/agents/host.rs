@@ -15,6 +15,7 @@ use crate::console::confirm::Question;
 use crate::console::fields::Fields;
 use crate::console::gate::{Sent, Viewer};
 use crate::console::show::When;
+use crate::console::version::{self, Current};
 use crate::domain::{Agent, AgentReport, Command, Credential, State};
 use crate::http::ApiError;
 use crate::people::see;
@@ -37,6 +38,8 @@ struct AgentPage<'a> {
     said_at: Option<When>,
     groups: String,
     proof: Option<String>,
+    /// The version of its record, which the form carries.
+    seen: String,
     fields: &'a Fields,
     ticks: Ticks,
 }
@@ -83,13 +86,11 @@ pub(super) async fn set_groups(sent: Sent, Path(id): Path<String>) -> Result<Res
     if groups.is_empty() {
         fields.refuse("tick at least one group, or revoke the host");
     } else {
-        let command = Command::SetAgentGroups {
-            org: sent.viewer.org(),
-            agent: agent.id,
-            groups: groups.clone(),
-        };
-        if fields.accept(sent.submit(command).await)?.is_some() {
-            return Ok(see(&format!("{}/{}", SECTION.path, agent.id)));
+        let expected = fields.expected(&current(&sent.viewer, &agent)?);
+        let (org, agent, groups) = (sent.viewer.org(), agent.id, groups.clone());
+        let command = Command::SetAgentGroups { org, agent, groups, expected };
+        if expected.is_some() && fields.accept(sent.submit(command).await)?.is_some() {
+            return Ok(see(&format!("{}/{}", SECTION.path, agent)));
         }
     }
     let page = page(&sent.viewer, &agent, &groups, &fields);
@@ -128,6 +129,19 @@ pub(super) async fn revoke(sent: Sent, Path(id): Path<String>) -> Result<Respons
     Ok(see(SECTION.path))
 }
 
+/// A host, as the form of its groups would show it. The groups are named by the page itself.
+fn current<'a>(viewer: &Viewer, agent: &'a Agent) -> Result<Current<'a>, ApiError> {
+    let state = viewer.app.engine().state();
+    let row = state.agent_row(agent.id).ok_or(ApiError::NotFound)?;
+    let said = format!("it follows {}", group_names(&state, &row.record.groups));
+    Ok(Current {
+        id: agent.id.as_bytes(),
+        revision: row.revision,
+        fields: Vec::new(),
+        said: Some(said),
+    })
+}
+
 /// The agent of an id, revoked or not.
 fn find(viewer: &Viewer, id: &str) -> Result<Agent, ApiError> {
     let id: AgentId = id.parse().map_err(|_| ApiError::NotFound)?;
@@ -143,19 +157,22 @@ fn page<'a>(
     fields: &'a Fields,
 ) -> AgentPage<'a> {
     let app = &viewer.app;
-    let (spots, known, names, ticks) = {
+    let (spots, known, names, ticks, seen) = {
         let state = app.engine().state();
         (
             addresses(&state, agent),
             known(&state, agent),
             group_names(&state, &agent.groups),
             ticks(&state, viewer, |_, id| groups.contains(&id)),
+            state
+                .agent_row(agent.id)
+                .map(|row| version::written(agent.id.as_bytes(), row.revision)),
         )
     };
     let presence = Presence::of(app, Credential::Agent(viewer.org(), agent.id));
     let report = app.engine().board().agent(agent.id).cloned();
     let host = report.as_ref().map(|report| &report.host);
-    let spots = spots.into_iter();
+    let (spots, seen) = (spots.into_iter(), seen.unwrap_or_default());
     AgentPage {
         id: agent.id,
         name: agent.name.to_string(),
@@ -173,6 +190,7 @@ fn page<'a>(
         said_at: report.as_ref().map(|report| When(report.at)),
         groups: names,
         proof: viewer.proof(),
+        seen,
         fields,
         ticks,
     }

@@ -6,7 +6,7 @@ use axum::extract::Path;
 use axum::response::Response;
 use axum::routing::{get, post};
 
-use super::page::{Form, show_tried};
+use super::page::{Form, current, show_tried};
 use super::{SECTION, path};
 use crate::api::group_id;
 use crate::app::App;
@@ -39,9 +39,10 @@ async fn edit(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> 
     let group = group_id(&viewer.app.engine().state(), viewer.org(), &id)?;
     let mut fields = Fields::of(&sent);
     let (name, ttl) = (fields.label(), fields.ttl("ttl", "the longest time"));
-    if let (Some(name), Some(ttl)) = (name, ttl) {
+    let expected = fields.expected(&current(&viewer.app.engine().state(), group)?);
+    if let (Some(name), Some(ttl), Some(_)) = (name, ttl, expected) {
         let edit = GroupEdit { name: Some(name), ttl: Some(ttl) };
-        let command = Command::EditGroup { org: viewer.org(), group, edit, expected: None };
+        let command = Command::EditGroup { org: viewer.org(), group, edit, expected };
         if fields.accept(sent.submit(command).await)?.is_some() {
             return Ok(see(&format!("{}/{id}", SECTION.path)));
         }

@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::console::fields::{Fields, Forms, written};
 use crate::console::gate::Viewer;
 use crate::console::show::{Left, Span, When};
+use crate::console::version::{self, Current, Now};
 use crate::domain::{GroupRow, Member, MemberKind, OrgRow, State as Orgs};
 use crate::http::ApiError;
 
@@ -57,6 +58,7 @@ struct GroupPage<'a> {
 /// What only admins see.
 struct Change<'a> {
     proof: String,
+    version: String,
     pairs: Pairs,
     forms: Forms<'a, Form>,
 }
@@ -114,6 +116,17 @@ pub(super) fn show_tried(
     Ok(viewer.show_wrong(&page.name, &page))
 }
 
+/// A group, as the form of its settings would show it.
+pub(super) fn current(state: &Orgs, id: GroupId) -> Result<Current<'_>, ApiError> {
+    let row = state.group(id).ok_or(ApiError::NotFound)?;
+    let (name, ttl) = (row.record.name.to_string(), row.record.ttl.map(written));
+    let fields = vec![
+        Now { name: "name", called: "the name", value: name },
+        Now { name: "ttl", called: "the longest time", value: ttl.unwrap_or_default() },
+    ];
+    Ok(Current { id: row.record.id.as_bytes(), revision: row.revision, fields, said: None })
+}
+
 fn page<'a>(
     viewer: &Viewer,
     id: GroupId,
@@ -127,6 +140,7 @@ fn page<'a>(
     let (members, members_next) = members(viewer, &state, row, part);
     let change = viewer.proof().map(|proof| Change {
         proof,
+        version: version::written(id.as_bytes(), row.revision),
         pairs: pairs(&state, org, id),
         forms: Forms::new(tried),
     });

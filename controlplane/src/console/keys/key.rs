@@ -18,6 +18,7 @@ use crate::console::confirm::Question;
 use crate::console::fields::Fields;
 use crate::console::gate::{Sent, Viewer};
 use crate::console::show::When;
+use crate::console::version::{self, Current};
 use crate::domain::{Actor, Command, Credential, Event, Key, Origin};
 use crate::http::ApiError;
 use crate::people::see;
@@ -41,6 +42,7 @@ struct KeyPage<'a> {
     used_at: Option<When>,
     /// What the form carries; none where there is nothing to narrow.
     proof: Option<String>,
+    version: String,
     fields: &'a Fields,
     scopes: Vec<ScopeBox>,
     networks: String,
@@ -75,10 +77,16 @@ pub(super) async fn narrow(sent: Sent, Path(id): Path<String>) -> Result<Respons
     let locks = locks(&sent.viewer, &key);
     let kept = locks.iter().filter(|(_, number, _)| fields.is_ticked(&pair_field(*number)));
     origins.extend(kept.map(|(id, ..)| Origin::Pair(*id)));
+    let expected = match key.revoked_at {
+        None => fields.expected(&current(&sent.viewer, &key)?),
+        // That is refused for another reason.
+        Some(_) => None,
+    };
     if fields.wrong().is_empty() {
-        let command = Command::NarrowKey { org: key.org, key: key.id, scopes, origins };
+        let (org, key) = (key.org, key.id);
+        let command = Command::NarrowKey { org, key, scopes, origins, expected };
         if fields.accept(sent.submit(command).await)?.is_some() {
-            return Ok(see(&format!("{}/{}", SECTION.path, key.id)));
+            return Ok(see(&format!("{}/{key}", SECTION.path)));
         }
     }
     let page = page(&sent.viewer, &key, &fields).await;
@@ -122,6 +130,16 @@ fn find(viewer: &Viewer, id: &str) -> Result<Key, ApiError> {
     key.cloned().ok_or(ApiError::NotFound)
 }
 
+/// A key, as it is now.
+fn current<'a>(viewer: &Viewer, key: &'a Key) -> Result<Current<'a>, ApiError> {
+    let state = viewer.app.engine().state();
+    let row = state.key_row(key.id).ok_or(ApiError::NotFound)?;
+    let (scopes, origins) = (scope_names(row.record.scopes), origins(&state, &row.record));
+    let said = format!("it may do {scopes}, from {}", origins.join(", "));
+    let (id, revision) = (key.id.as_bytes(), row.revision);
+    Ok(Current { id, revision, fields: Vec::new(), said: Some(said) })
+}
+
 fn pair_field(number: u64) -> String {
     format!("pair-{number}")
 }
@@ -158,6 +176,8 @@ async fn page<'a>(viewer: &Viewer, key: &Key, fields: &'a Fields) -> KeyPage<'a>
     });
     let places = origins(&viewer.app.engine().state(), key);
     let minted = minted(viewer, key).await;
+    let revision = viewer.app.engine().state().key_row(key.id).map(|row| row.revision);
+    let seen = revision.map(|revision| version::written(key.id.as_bytes(), revision));
     let used_at = viewer.app.last_used().at(Credential::Key(key.org, key.id));
     KeyPage {
         id: key.id,
@@ -170,6 +190,7 @@ async fn page<'a>(viewer: &Viewer, key: &Key, fields: &'a Fields) -> KeyPage<'a>
         ends_at: ends_at(key.expires),
         used_at: used_at.map(When),
         proof: viewer.proof().filter(|_| key.revoked_at.is_none()),
+        version: seen.unwrap_or_default(),
         fields,
         scopes: scope_boxes(Scope::ALL.into_iter().filter(|it| key.scopes.allows(*it)), is_ticked),
         networks: if was_sent { fields.value("origins").to_owned() } else { held.join("\n") },

@@ -52,14 +52,15 @@ async fn edit(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> 
         fields.refuse("the time is missing; write a span of time such as 90s, 15m, 12h or 7d");
     }
     let viewer = &sent.viewer;
-    if let (Some(name), Some(email), Some(Some(ttl))) = (name, email, ttl) {
+    let expected = fields.expected(&page::current(&viewer.app.engine().state(), pair)?);
+    if let (Some(name), Some(email), Some(Some(ttl)), Some(_)) = (name, email, ttl, expected) {
         let edit = PairEdit {
             name: Some(name),
             contact_email: Some(email),
             ttl: Some(ttl),
             reports_by_get: Some(fields.value("by-get") == "yes"),
         };
-        let command = Command::EditPair { org: viewer.org(), pair, edit, expected: None };
+        let command = Command::EditPair { org: viewer.org(), pair, edit, expected };
         if fields.accept(sent.submit(command).await)?.is_some() {
             return Ok(see(&format!("{}/{id}", SECTION.path)));
         }

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::console::fields::{Fields, Forms, written};
 use crate::console::gate::Viewer;
 use crate::console::show::{Left, Span, When};
+use crate::console::version::{self, Current, Now};
 use crate::domain::{OrgRow, Pair, PairRow, State as Orgs};
 use crate::http::ApiError;
 use crate::mail::Fate;
@@ -58,6 +59,7 @@ struct PairPage<'a> {
 /// What only admins see.
 struct Change<'a> {
     proof: String,
+    version: String,
     once: String,
     groups: Vec<Choice>,
     ttl_written: String,
@@ -96,6 +98,20 @@ pub(super) fn show_tried(
     Ok(viewer.show_wrong(page.pair.name.as_str(), &page))
 }
 
+/// A pair, as the form of its settings would show it.
+pub(super) fn current(state: &Orgs, id: PairId) -> Result<Current<'_>, ApiError> {
+    let row = state.pair(id).ok_or(ApiError::NotFound)?;
+    let now = |name, called, value: &str| Now { name, called, value: value.to_owned() };
+    let pair = &row.record;
+    let fields = vec![
+        now("name", "the name", pair.name.as_str()),
+        now("email", "the mail address of its owner", email(pair)),
+        now("ttl", "the time after which its address closes", &written(pair.ttl)),
+        now("by-get", "the box for reports of old scripts", by_get(pair)),
+    ];
+    Ok(Current { id: pair.id.as_bytes(), revision: row.revision, fields, said: None })
+}
+
 /// Where a pair is; nothing stale.
 pub(super) fn spots(row: &PairRow, now: Timestamp) -> Vec<Spot> {
     let spots = row.report.into_iter().flat_map(|report| report.networks());
@@ -122,6 +138,7 @@ fn page<'a>(
     let own = state.agents_of(viewer.org()).find(|it| it.pair == id && it.revoked_at.is_none());
     let change = viewer.proof().map(|proof| Change {
         proof,
+        version: version::written(id.as_bytes(), row.revision),
         once: viewer.once(),
         groups: free_groups(&state, org, row),
         ttl_written: written(pair.ttl),
@@ -178,12 +195,20 @@ fn mail(viewer: &Viewer, pair: PairId) -> Option<String> {
 }
 
 impl PairPage<'_> {
-    /// What the box for reports by GET is sent as.
     fn by_get(&self) -> &'static str {
-        if self.pair.reports_by_get { "yes" } else { "" }
+        by_get(&self.pair)
     }
 
     fn email(&self) -> &str {
-        self.pair.contact_email.as_ref().map_or("", |email| email.as_str())
+        email(&self.pair)
     }
+}
+
+/// What the box for reports by GET is sent as.
+fn by_get(pair: &Pair) -> &'static str {
+    if pair.reports_by_get { "yes" } else { "" }
+}
+
+fn email(pair: &Pair) -> &str {
+    pair.contact_email.as_ref().map_or("", |email| email.as_str())
 }

@@ -75,7 +75,7 @@ proptest! {
         let before = opens(&world, org, key);
 
         let command =
-            Command::NarrowKey { org, key, scopes: scopes(asked.0), origins: origins(asked.1) };
+            Command::NarrowKey { org, key, scopes: scopes(asked.0), origins: origins(asked.1), expected: None };
         let done = world.run(command, at(1));
 
         let after = opens(&world, org, key);
@@ -93,7 +93,13 @@ fn a_revoked_key_and_one_of_another_org_are_not_narrowed() {
     let (mut world, org, key) = world_with(63, 31);
     world.run(create_org(2), at(0)).unwrap();
     let other = OrgId::from_random(bytes(2));
-    let narrow = |org| Command::NarrowKey { org, key, scopes: scopes(1), origins: origins(1) };
+    let narrow = |org| Command::NarrowKey {
+        org,
+        key,
+        scopes: scopes(1),
+        origins: origins(1),
+        expected: None,
+    };
 
     assert_eq!(world.run(narrow(other), at(1)).unwrap_err(), Rejection::NotFound);
     world.run(Command::RevokeKey { org, key }, at(2)).unwrap();
@@ -101,9 +107,28 @@ fn a_revoked_key_and_one_of_another_org_are_not_narrowed() {
 }
 
 #[test]
+fn a_key_that_was_narrowed_meanwhile_is_not_narrowed_from_what_it_was() {
+    let (mut world, org, key) = world_with(63, 31);
+    let seen = world.state.key_row(key).unwrap().revision;
+    let narrow = |scope_bits| Command::NarrowKey {
+        org,
+        key,
+        scopes: scopes(scope_bits),
+        origins: origins(1),
+        expected: Some(seen),
+    };
+
+    world.run(narrow(3), at(1)).unwrap();
+
+    assert_eq!(world.run(narrow(1), at(2)).unwrap_err(), Rejection::Changed);
+    assert_eq!(world.state.key(key).unwrap().scopes, scopes(3));
+}
+
+#[test]
 fn narrowing_is_recorded_once_and_frees_the_pair() {
     let (mut world, org, key) = world_with(63, 63);
-    let narrow = Command::NarrowKey { org, key, scopes: scopes(1), origins: origins(1) };
+    let narrow =
+        Command::NarrowKey { org, key, scopes: scopes(1), origins: origins(1), expected: None };
     assert_eq!(world.state.pair(PairId::from_random(bytes(9))).unwrap().locks, 1);
 
     world.run(narrow.clone(), at(1)).unwrap();
