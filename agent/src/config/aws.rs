@@ -1,6 +1,6 @@
 //! Reads targets in AWS.
 
-use postern_shared::document::{Reader, Scalar, number_in, text};
+use postern_shared::document::{Reader, Scalar, boolean, number_in, text};
 
 #[cfg(not(feature = "aws"))]
 use super::kind::not_swept;
@@ -13,7 +13,7 @@ use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
 #[cfg(feature = "aws")]
 use crate::target::aws::{Ec2, PrefixLists, SecurityGroup};
 #[cfg(feature = "aws")]
-use crate::target::marked::{Marked, Provider};
+use crate::target::marked::{Fitted, Marked, Provider, Room, Shape};
 
 /// More than AWS grants anybody.
 const RULES_MAX: usize = 1000;
@@ -27,6 +27,8 @@ const NOT_BUILT: &str = "this agent was built without the feature `aws`; see REA
 pub(crate) struct Provided<T> {
     /// Where and as whom.
     pub(crate) access: AwsAccess,
+    /// Whether adjacent networks become one where there is no room for all.
+    pub(crate) aggregate: bool,
     /// What.
     pub(crate) what: T,
     /// By what our entries are known from others'. Default: the target's name.
@@ -48,9 +50,8 @@ impl Kind for SecurityGroupAt {
         let ports = filled_list(reader, "ports", ports, empty);
         let rules_max = reader.optional("rules_max", number_in(1..=RULES_MAX));
         let rules_max = rules_max.unwrap_or(SecurityGroupConfig::RULES_MAX);
-        let (access, owner, groups) = common(reader, target);
-        let what = SecurityGroupConfig { group: group?, ports, rules_max };
-        Some(Provided { access, what, owner: owner?, groups })
+        let common = common(reader, target);
+        Some(common?.with(SecurityGroupConfig { group: group?, ports, rules_max }))
     }
 
     fn doors(&self) -> Vec<Door<'_>> {
@@ -75,7 +76,8 @@ impl Kind for SecurityGroupAt {
     #[cfg(feature = "aws")]
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
         let ec2 = Ec2::new(self.access.clone());
-        self.marked(opening, SecurityGroup::new(ec2, self.what.clone(), &self.owner))
+        let provider = SecurityGroup::new(ec2, self.what.clone(), &self.owner);
+        self.marked(opening, provider, |marked| marked.provider().room())
     }
 
     #[cfg(not(feature = "aws"))]
@@ -92,9 +94,7 @@ impl Kind for PrefixListsAt {
             reader.reject("v4_list", "is missing; name `v4_list`, `v6_list` or both");
         }
         let grow_to = reader.optional("grow_to", number_in(1..=RULES_MAX));
-        let (access, owner, groups) = common(reader, target);
-        let what = PrefixListsConfig { v4, v6, grow_to };
-        Some(Provided { access, what, owner: owner?, groups })
+        Some(common(reader, target)?.with(PrefixListsConfig { v4, v6, grow_to }))
     }
 
     fn doors(&self) -> Vec<Door<'_>> {
@@ -119,7 +119,8 @@ impl Kind for PrefixListsAt {
     #[cfg(feature = "aws")]
     fn open(&self, opening: &Opening<'_>) -> Result<HostTarget, String> {
         let ec2 = Ec2::new(self.access.clone());
-        self.marked(opening, PrefixLists::new(ec2, self.what.clone(), &self.owner))
+        let provider = PrefixLists::new(ec2, self.what.clone(), &self.owner);
+        self.marked(opening, provider, |marked| marked.provider().room())
     }
 
     #[cfg(not(feature = "aws"))]
@@ -128,18 +129,31 @@ impl Kind for PrefixListsAt {
     }
 }
 
-#[cfg(feature = "aws")]
-impl<T> Provided<T> {
-    fn marked(&self, opening: &Opening<'_>, provider: impl Provider) -> Result<HostTarget, String> {
-        let groups = opening.groups(&self.groups)?;
-        Ok(HostTarget::new(Marked::new(opening.name, &self.owner, groups, provider)))
+impl Provided<()> {
+    fn with<T>(self, what: T) -> Provided<T> {
+        let Provided { access, aggregate, what: (), owner, groups } = self;
+        Provided { access, aggregate, what, owner, groups }
     }
 }
 
-fn common(
-    reader: &mut Reader<'_>,
-    target: Option<&str>,
-) -> (AwsAccess, Option<String>, Vec<GroupRef>) {
+#[cfg(feature = "aws")]
+impl<T> Provided<T> {
+    fn marked<P: Provider>(
+        &self,
+        opening: &Opening<'_>,
+        provider: P,
+        room: fn(&Marked<P>) -> Room,
+    ) -> Result<HostTarget, String> {
+        let groups = opening.groups(&self.groups)?;
+        let marked = Marked::new(opening.name, &self.owner, groups, provider);
+        if !self.aggregate {
+            return Ok(HostTarget::new(marked));
+        }
+        Ok(HostTarget::new(Fitted::new(marked, Shape::ANY).merging(room, opening.policy)))
+    }
+}
+
+fn common(reader: &mut Reader<'_>, target: Option<&str>) -> Option<Provided<()>> {
     let calls = reader.optional("calls_per_minute", number_in(1..=CALLS_PER_MINUTE_MAX));
     let access = AwsAccess {
         region: reader.optional("region", text),
@@ -148,9 +162,10 @@ fn common(
         assume_role: reader.optional("assume_role", id("arn:")),
         calls_per_minute: calls.unwrap_or(AwsAccess::CALLS_PER_MINUTE),
     };
+    let aggregate = reader.optional("aggregate", boolean).unwrap_or(false);
     let owner = reader.optional("owner", name).or_else(|| target.map(str::to_owned));
     let groups = marked_groups(reader);
-    (access, owner, groups)
+    Some(Provided { access, aggregate, what: (), owner: owner?, groups })
 }
 
 /// Reads what AWS calls something, by how it begins.

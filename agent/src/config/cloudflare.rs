@@ -14,7 +14,7 @@ use crate::firewalls::HostTarget;
 use crate::target::cloudflare::{
     AccessRules, AccessRulesConfig, Cloudflare, Endpoint, Https, IpList, ListConfig, Scope,
 };
-use crate::target::marked::{Fitted, Marked, Provider, Shape};
+use crate::target::marked::{Fitted, Marked, Provider, Room, Shape};
 
 /// More than Cloudflare grants anybody.
 const ITEMS_MAX: usize = 1_000_000;
@@ -47,7 +47,7 @@ pub(crate) type AccessRulesAt = AtCloudflare<AccessRulesConfig>;
 pub(crate) type ListAt = AtCloudflare<ListConfig>;
 
 /// Says how many entries of ours there is room for.
-type Room<P> = fn(&Marked<P>) -> usize;
+type RoomOf<P> = fn(&Marked<P>) -> Room;
 
 /// Something at Cloudflare that can be kept equal to groups.
 pub(crate) trait Part: fmt::Debug + Clone {
@@ -55,7 +55,7 @@ pub(crate) trait Part: fmt::Debug + Clone {
     type Provider: Provider;
 
     /// How much room there is, where entries may be merged for the lack of it.
-    const ROOM: Option<Room<Self::Provider>>;
+    const ROOM: Option<RoomOf<Self::Provider>>;
 
     /// Which networks it takes; those that are too narrow become wider within a policy.
     const SHAPE: fn(Option<LocalPolicy>) -> Shape;
@@ -70,7 +70,7 @@ pub(crate) trait Part: fmt::Debug + Clone {
 impl Part for ListConfig {
     type Provider = IpList;
 
-    const ROOM: Option<Room<IpList>> = Some(|marked| marked.provider().room());
+    const ROOM: Option<RoomOf<IpList>> = Some(|marked| marked.provider().room());
     const SHAPE: fn(Option<LocalPolicy>) -> Shape = IpList::shape;
 
     fn read(reader: &mut Reader<'_>) -> Option<ListConfig> {
@@ -89,7 +89,7 @@ impl Part for ListConfig {
 impl Part for AccessRulesConfig {
     type Provider = AccessRules;
 
-    const ROOM: Option<Room<AccessRules>> = None;
+    const ROOM: Option<RoomOf<AccessRules>> = None;
     const SHAPE: fn(Option<LocalPolicy>) -> Shape = AccessRules::shape;
 
     fn read(reader: &mut Reader<'_>) -> Option<AccessRulesConfig> {

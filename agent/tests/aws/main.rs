@@ -12,6 +12,7 @@ mod fake;
 mod faults;
 mod happy;
 mod hostile;
+mod merging;
 mod moto;
 mod policy;
 mod program;

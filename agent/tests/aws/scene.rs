@@ -54,8 +54,13 @@ pub(crate) fn start(kind: Provider, ec2: Ec2) -> Kept {
 }
 
 pub(crate) fn security_group(ec2: Ec2) -> Marked<SecurityGroup> {
+    security_group_of(ec2, 120)
+}
+
+/// The same, where AWS lets it have so many rules of each family.
+pub(crate) fn security_group_of(ec2: Ec2, rules_max: usize) -> Marked<SecurityGroup> {
     let ports = vec![Ports { protocol: Protocol::Tcp, first: 22, last: 22 }];
-    let config = SecurityGroupConfig { group: GROUP.to_owned(), ports, rules_max: 120 };
+    let config = SecurityGroupConfig { group: GROUP.to_owned(), ports, rules_max };
     let provider = SecurityGroup::new(ec2, config, OWNER);
     Marked::new("edge", OWNER, BTreeSet::from([group()]), provider)
 }

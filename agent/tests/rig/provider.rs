@@ -1,6 +1,7 @@
 //! What tests of targets at providers have in common, whatever the provider.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use postern_agent::target::marked::Mark;
 use postern_agent::target::{Target, TargetError};
 use postern_shared::allowlist::Allowlist;
 use postern_shared::ids::GroupId;
+use postern_shared::network::Network;
 use postern_shared::plan::{Plan, Scope, plan};
 use postern_shared::time::{Expiry, Timestamp};
 use tokio::time::Instant;
@@ -42,13 +44,26 @@ pub(crate) fn wanted(clock: Clock, networks: &[&str], ttl: Duration) -> Allowlis
     networks.iter().map(|network| (network.parse().unwrap(), expiry)).collect()
 }
 
+/// These hosts of one network, by their last byte, each until so many minutes after the test began.
+pub(crate) fn hosts_until(hosts: &[(u8, u32)]) -> Allowlist {
+    let host = |(last, minutes): &(u8, u32)| {
+        let host = Network::host(Ipv4Addr::new(198, 51, 100, *last).into());
+        (host, Expiry::At(began().saturating_add(Duration::from_secs(60) * *minutes)))
+    };
+    hosts.iter().map(host).collect()
+}
+
+fn began() -> Timestamp {
+    Timestamp::from_unix_ms(1_800_000_000_000).unwrap()
+}
+
 impl Clock {
     pub(crate) fn start() -> Clock {
         Clock(Instant::now())
     }
 
     pub(crate) fn now(self) -> Timestamp {
-        Timestamp::from_unix_ms(1_800_000_000_000).unwrap().saturating_add(self.0.elapsed())
+        began().saturating_add(self.0.elapsed())
     }
 }
 

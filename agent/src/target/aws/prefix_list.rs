@@ -18,7 +18,7 @@ use super::client::Ec2;
 use super::config::PrefixListsConfig;
 use super::lists::{self, BATCH_MAX, Change, Head};
 use crate::target::TargetError;
-use crate::target::marked::{Edits, Held, Provider, first_words};
+use crate::target::marked::{Edits, Held, Provider, Room, first_words};
 
 /// How long a write may go on before everything is looked at again: meanwhile entries expire.
 const WRITE_MAX: Duration = Duration::from_secs(10);
@@ -54,6 +54,17 @@ impl PrefixLists {
     /// Makes the target; nothing is asked yet. `owner` is whose marks are ours.
     pub fn new(ec2: Ec2, config: PrefixListsConfig, owner: &str) -> PrefixLists {
         PrefixLists { ec2, config, mark: first_words(owner), lists: BTreeMap::new() }
+    }
+
+    /// How many entries of ours the lists have room for, as far as they were read and may grow.
+    pub fn room(&self) -> Room {
+        let of = |family| {
+            let Some(List { head, entries }) = self.lists.get(&family) else { return usize::MAX };
+            let foreign = entries.values().filter(|text| !self.is_ours(text)).count();
+            let most = self.config.grow_to.map_or(head.entries_max, |to| to.max(head.entries_max));
+            most.saturating_sub(foreign)
+        };
+        Room::Each { v4: of(Family::V4), v6: of(Family::V6) }
     }
 
     /// Stops between two changes when it takes too long, but never while an entry is away.
@@ -142,7 +153,7 @@ impl PrefixLists {
     }
 
     /// How much a list is let hold so that `wanted` fit: little more than is needed.
-    fn room(&self, wanted: usize) -> Option<usize> {
+    fn grown(&self, wanted: usize) -> Option<usize> {
         let most = self.config.grow_to.filter(|most| wanted <= *most)?;
         Some(most.min(wanted.next_multiple_of(GROWTH)))
     }
@@ -213,7 +224,7 @@ impl Provider for PrefixLists {
             let now = list.entries.len();
             let _ = writeln!(text, "{id}: entries now {now}; then {after}; limit {entries_max}");
             if *entries_max < after {
-                let _ = match self.room(after) {
+                let _ = match self.grown(after) {
                     Some(most) => writeln!(text, "{id}: would be let hold {most}"),
                     None => writeln!(text, "{id}: this does not fit, and nothing would be added"),
                 };
@@ -242,7 +253,7 @@ impl Provider for PrefixLists {
             later.push((family, renewals));
             let most = list.head.entries_max;
             if most < after {
-                if let Some(most) = self.room(after) {
+                if let Some(most) = self.grown(after) {
                     let list = self.lists.get_mut(&family).expect("it was just there");
                     list.head = lists::grow(&mut self.ec2, &list.head, most).await?;
                 } else {

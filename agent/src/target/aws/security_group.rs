@@ -17,7 +17,7 @@ use super::quota::Usage;
 use super::rules::{self, Change, Opening, Rule, Source, Written};
 use crate::target::TargetError;
 use crate::target::marked::mirror::Mirror;
-use crate::target::marked::{Edits, Held, Provider, first_words};
+use crate::target::marked::{Edits, Held, Provider, Room, first_words};
 use crate::target::nft::Protocol;
 
 /// The group as it was last read.
@@ -50,6 +50,16 @@ impl SecurityGroup {
         let (mark, owner) = (first_words(owner), owner.to_owned());
         let (mirror, lists) = (Mirror::new(), BTreeMap::new());
         SecurityGroup { ec2, config, owner, mark, mirror, lists }
+    }
+
+    /// How many networks of ours the group has room for, as far as it was read.
+    pub fn room(&self) -> Room {
+        let ours: BTreeSet<&String> = self.ours().map(|(_, rule)| &rule.id).collect();
+        let rules = self.mirror.entries().values();
+        let foreign = Usage::of(rules.filter(|rule| !ours.contains(&rule.id)), &self.lists);
+        let networks =
+            |foreign| self.config.rules_max.saturating_sub(foreign) / self.config.ports.len();
+        Room::Each { v4: networks(foreign.v4), v6: networks(foreign.v6) }
     }
 
     async fn carry_out(&mut self, change: Change) -> Result<(), AwsError> {

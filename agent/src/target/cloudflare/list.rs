@@ -24,7 +24,7 @@ use super::error::CloudflareError;
 use super::items::{self, BATCH_MAX, Heads, Item, Written};
 use crate::target::TargetError;
 use crate::target::marked::mirror::Mirror;
-use crate::target::marked::{Edits, Held, Provider, Shape, first_words};
+use crate::target::marked::{Edits, Held, Provider, Room, Shape, first_words};
 
 const V4: &[RangeInclusive<u8>] = &[8..=32];
 const V6: &[RangeInclusive<u8>] = &[12..=64];
@@ -74,10 +74,10 @@ impl IpList {
     }
 
     /// How many items of ours the account has room for, as far as its lists were read.
-    pub fn room(&self) -> usize {
+    pub fn room(&self) -> Room {
         let foreign = self.mirror.entries().values().filter(|item| !self.is_ours(item)).count();
         let others = self.heads.as_ref().map_or(0, |(_, heads)| heads.others);
-        self.config.items_max.saturating_sub(others + foreign)
+        Room::Together(self.config.items_max.saturating_sub(others + foreign))
     }
 
     async fn read_items(&mut self) -> Result<(), CloudflareError> {

@@ -34,7 +34,44 @@ pub struct Shape {
     pub widen_within: Option<LocalPolicy>,
 }
 
+/// How many entries of ours there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Both families share it.
+    Together(usize),
+    /// Each family has its own.
+    Each {
+        /// Of IPv4.
+        v4: usize,
+        /// Of IPv6.
+        v6: usize,
+    },
+}
+
+/// Entries of all groups, by what is there for them.
+type Entries = BTreeMap<Network, Deadlines<GroupId>>;
+
+impl Room {
+    /// The same in fewer entries, where there is no room for all and there is a way. Else it is for
+    /// the target to say that they do not fit.
+    fn fit(self, mut entries: Entries, widest: Widest) -> Entries {
+        let fewer = |entries: Entries, room| aggregate(&entries, room, widest).unwrap_or(entries);
+        match self {
+            Room::Together(room) => fewer(entries, room),
+            Room::Each { v4, v6 } => {
+                let is_v4 = |network: &Network, _: &mut _| network.family() == Family::V4;
+                let mut of_v4 = fewer(entries.extract_if(.., is_v4).collect(), v4);
+                of_v4.append(&mut fewer(entries, v6));
+                of_v4
+            }
+        }
+    }
+}
+
 impl Shape {
+    /// Takes every network as it is.
+    pub const ANY: Shape = Shape { v4: &[0..=32], v6: &[0..=128], widen_within: None };
+
     /// What stands at the provider for a network, or why nothing can.
     fn fit(&self, network: Network) -> Result<Vec<Network>, String> {
         let prefix = network.prefix();
@@ -86,8 +123,7 @@ pub struct Fitted<T> {
 
 /// When entries are merged, and how far.
 struct Merging<T> {
-    /// How many entries of ours there is room for.
-    room: fn(&T) -> usize,
+    room: fn(&T) -> Room,
     widest: Widest,
 }
 
@@ -111,7 +147,7 @@ impl<T: Target> Fitted<T> {
 
     /// Merges entries where there are more than `room`, within what the policy lets be one entry.
     /// The shape must take all lengths of prefixes from its widest on.
-    pub fn merging(mut self, room: fn(&T) -> usize, policy: &LocalPolicy) -> Fitted<T> {
+    pub fn merging(mut self, room: fn(&T) -> Room, policy: &LocalPolicy) -> Fitted<T> {
         let shortest =
             |taken: &[RangeInclusive<u8>]| taken.first().map_or(0, |range| *range.start());
         let widest = Widest {
@@ -188,24 +224,18 @@ impl<T: Target> Fitted<T> {
         Fit { asked, put, plans, refused }
     }
 
-    /// The same in fewer entries, where there is no room for all and there is a way. Else it is for
-    /// the target to say that they do not fit.
+    /// The same, merged where there is no room for it.
     fn merged(&self, put: BTreeMap<GroupId, Observed>) -> BTreeMap<GroupId, Observed> {
         let Some(Merging { room, widest }) = &self.merging else { return put };
-        let mut entries: BTreeMap<Network, Deadlines<GroupId>> = BTreeMap::new();
+        let mut entries = Entries::new();
         for (group, wanted) in &put {
             for (network, expiry) in wanted {
                 entries.entry(*network).or_default().insert(*group, *expiry);
             }
         }
-        let room = room(&self.inner);
-        if entries.len() <= room {
-            return put;
-        }
-        let Some(fewer) = aggregate(&entries, room, *widest) else { return put };
         let mut merged: BTreeMap<GroupId, Observed> =
             put.into_keys().map(|group| (group, Observed::new())).collect();
-        for (network, deadlines) in fewer {
+        for (network, deadlines) in room(&self.inner).fit(entries, *widest) {
             for (group, expiry) in deadlines {
                 merged.entry(group).or_default().insert(network, expiry);
             }

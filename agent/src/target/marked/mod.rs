@@ -19,7 +19,7 @@ use postern_shared::plan::{Observed, Plan};
 use postern_shared::time::{Expiry, Timestamp};
 use tokio::time::Instant;
 
-pub use fitted::{Fitted, Shape};
+pub use fitted::{Fitted, Room, Shape};
 pub use mark::{Mark, first_words, latest_deadline};
 pub use sweep::{Swept, sweep};
 
