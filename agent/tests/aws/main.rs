@@ -24,4 +24,6 @@ mod provider;
 mod runs;
 mod scene;
 mod seeds;
+#[path = "../rig/somebody.rs"]
+mod somebody;
 mod transport;

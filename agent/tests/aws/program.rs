@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use postern_shared::ids::GroupId;
 
 use crate::moto::Moto;
+use crate::somebody::somebody;
 
 /// The program, the configuration that names moto's group, and nothing else that speaks to AWS.
 struct Program {
@@ -19,15 +20,20 @@ impl Program {
     async fn start(more: &str) -> Program {
         let (folder, moto) = (tempfile::tempdir().unwrap(), Moto::start());
         let group = moto.make_group().await;
-        let (url, path) = (&moto.url, folder.path().display());
-        let followed = GroupId::from_random([7; 16]);
+        let program = Program { folder, moto, group };
+        program.configure(&program.moto.url, more);
+        program
+    }
+
+    fn configure(&self, endpoint: &str, more: &str) {
+        let (group, path) = (&self.group, self.folder.path().display());
+        let followed = followed();
         let text = format!(
             "state_dir: {path}\ncontrol: {path}/control\ntargets:\n  - name: edge\n    \
              type: aws_security_group\n    group_id: {group}\n    ports: [22/tcp]\n    \
-             region: eu-west-1\n    endpoint: {url}\n    groups: [{followed}]\n{more}"
+             region: eu-west-1\n    endpoint: {endpoint}\n    groups: [{followed}]\n{more}"
         );
-        fs::write(folder.path().join("agent.yaml"), text).unwrap();
-        Program { folder, moto, group }
+        fs::write(self.path("agent.yaml"), text).unwrap();
     }
 
     fn run(&self, command: &str, environment: &[(&str, &str)]) -> Output {
@@ -137,4 +143,27 @@ async fn without_any_it_says_so() {
     let plan = said(&program.run("plan", &[]));
 
     assert!(plan.contains("the credentials for AWS are expired or wrong"), "{plan}");
+}
+
+#[tokio::test]
+async fn whoever_answers_in_place_of_ec2_is_not_believed() {
+    const BEGINS: &str = "<DescribeSecurityGroupRulesResponse><securityGroupRuleSet>";
+    let program = Program::start("").await;
+    program.leave_rules().await;
+    for (answer, expected) in [
+        (format!("200 OK\r\ncontent-length: 400\r\n\r\n{BEGINS}"), "the answer breaks off"),
+        (format!("200 OK\r\n\r\n{BEGINS}"), "the answer breaks off"),
+        ("200 OK\r\ncontent-length: 9\r\n\r\n<!DOCTYPE".to_owned(), "HTTP 200: "),
+        ("503 Slow Down\r\ncontent-length: 6\r\n\r\n<html>".to_owned(), "HTTP 503: "),
+        ("302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n".to_owned(), "HTTP 302: "),
+        ("ends here".to_owned(), "dispatch failure: "),
+    ] {
+        program.configure(&somebody(&answer), "");
+
+        let flushed = program.run("flush", &KEYS);
+
+        let said = said(&flushed);
+        assert!(!flushed.status.success() && said.contains(expected), "{answer}: {said}");
+    }
+    assert_eq!(program.moto.rules(&program.group).await.len(), 2);
 }

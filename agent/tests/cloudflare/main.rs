@@ -21,6 +21,8 @@ mod runs;
 mod scene;
 mod seeds;
 mod server;
+#[path = "../rig/somebody.rs"]
+mod somebody;
 mod token;
 mod transport;
 mod witness;

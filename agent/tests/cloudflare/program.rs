@@ -1,8 +1,6 @@
 //! The program itself against the fake behind a socket, with a token as the host gives it.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -12,6 +10,7 @@ use postern_shared::network::Network;
 use crate::fake::{FakeCloudflare, Temper};
 use crate::scene::{self, ACCOUNT, LIST, Provider, ZONE};
 use crate::server::{self, TOKEN};
+use crate::somebody::somebody;
 
 /// The program, a configuration, and nothing else that speaks to Cloudflare.
 struct Program {
@@ -140,7 +139,7 @@ fn whoever_answers_in_place_of_cloudflare_is_not_believed() {
         ("302 Found\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n", "HTTP 302"),
         ("200 OK\r\ncontent-length: 99999999\r\n\r\n", "could not read"),
     ] {
-        let base = somebody(answer);
+        let base = somebody(answer) + "/client/v4";
         let program = Program::new(&base, "token_file: HERE/token");
         program.give("token", TOKEN, 0o600);
 
@@ -148,21 +147,4 @@ fn whoever_answers_in_place_of_cloudflare_is_not_believed() {
 
         assert!(plan.contains(expected), "{answer}: {plan}");
     }
-}
-
-/// Answers the same to everybody, and hangs up.
-fn somebody(answer: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    // Ends with the test's process.
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut asked = [0; 4096];
-            // Whatever it asked: a request of this size comes in one piece.
-            drop(stream.read(&mut asked));
-            drop(stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()));
-        }
-    });
-    format!("http://{address}/client/v4")
 }

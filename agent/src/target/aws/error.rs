@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::config::http::HttpResponse;
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use postern_shared::error::chain;
 
 use super::action::Action;
 use crate::target::TargetError;
@@ -69,7 +70,8 @@ impl AwsError {
             return AwsError::Spent(spent.clone());
         }
         let (Some(code), message) = (error.code(), error.message()) else {
-            let message = shorten(&DisplayErrorContext(&error).to_string());
+            let status = error.raw_response().map(|raw| format!("HTTP {}: ", raw.status()));
+            let message = shorten(&format!("{}{}", status.unwrap_or_default(), chain(&error)));
             return match find::<CredentialsError>(&error) {
                 Some(_) => AwsError::Credentials { message },
                 None => AwsError::Unclear { action, message },
