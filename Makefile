@@ -64,8 +64,9 @@ check: ## Runs formatter, lints, documentation, API document, dependency, script
 	@if command -v shellcheck >/dev/null; then shellcheck $(filter-out %.txt,$(wildcard .ci/*)) $(SCRIPTS); else echo 'shellcheck is not installed: scripts not checked'; fi
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
-	@.ci/prerequisites build netns bench
-	cargo build --locked --release --package postern-controlplane --package postern-agent --bins
+	@.ci/prerequisites build netns test aws bench
+	cargo build --locked --release --package postern-controlplane --package postern-agent --bins --features postern-agent/aws
+	install -D -t target/bench target/release/postern-agent target/release/postern-controlplane
 	cargo bench --locked --package postern-agent --bench postern
 
 install: ## Installs the release build and its units below $(DESTDIR)$(PREFIX); see README.md

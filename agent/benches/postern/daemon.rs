@@ -23,14 +23,26 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn start(
         program: &str,
-        command: &str,
+        words: &[&str],
+        config: &str,
+        log: &Path,
+    ) -> anyhow::Result<Daemon> {
+        Daemon::start_within(&[], program, words, config, log)
+    }
+
+    /// The same, run by another command, which becomes it.
+    pub(crate) fn start_within(
+        before: &[&str],
+        program: &str,
+        words: &[&str],
         config: &str,
         log: &Path,
     ) -> anyhow::Result<Daemon> {
         let program = binary(program)?;
         let log = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(&program)
-            .args([command, "--config", config])
+        let line = [before, &[&program], words, &["--config", config]].concat();
+        let child = Command::new(line[0])
+            .args(&line[1..])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -74,9 +86,10 @@ impl Drop for Daemon {
     }
 }
 
-/// The release binary of that name.
+/// The release binary of that name, as `make bench` has put it aside: building this program builds
+/// others in its place, with what tests need.
 pub(crate) fn binary(name: &str) -> anyhow::Result<String> {
-    let path = crate::target_folder()?.join("release").join(name);
+    let path = crate::target_folder()?.join("bench").join(name);
     anyhow::ensure!(path.exists(), "{} is missing; run `make bench`", path.display());
     Ok(path.to_str().context("the path is text")?.to_owned())
 }

@@ -5,21 +5,40 @@
 //! of all of them writes the file, so that its figures are of one run and none is missing.
 //!
 //! Runs in a network namespace of its own, which it makes. The figures of whole processes need
-//! the release binaries beside this one: `make bench` builds them first.
+//! the release binaries in `target/bench`: `make bench` puts them there first.
 
 #![expect(clippy::print_stdout, reason = "prints figures")]
 
 mod chain;
+#[path = "../../tests/rig/chance.rs"]
+mod chance;
 mod daemon;
+#[expect(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "the tests use the rest, and may fail loudly"
+)]
+#[path = "../../tests/cloudflare/fake/mod.rs"]
+mod fake;
 mod fanout;
 mod feeds;
 mod figure;
 mod floors;
 mod kernel;
+mod lab;
 mod load;
+mod monitor;
+#[expect(dead_code, clippy::unwrap_used, reason = "the tests use the rest, and may fail loudly")]
+#[path = "../../tests/aws/moto.rs"]
+mod moto;
 mod plane;
 mod raw_netlink;
+#[expect(clippy::unwrap_used, reason = "a part of the tests, which may fail loudly")]
+#[path = "../../tests/cloudflare/server.rs"]
+mod server;
 mod streams;
+mod targets;
 mod throughput;
 
 use std::env;
@@ -44,13 +63,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let target = target_folder()?;
     // On a real disk, not on a tmpfs: commits are what is measured.
     let folder = tempfile::tempdir_in(&target)?;
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("throughput", throughput::figures),
         ("feeds", feeds::figures),
         ("streams", streams::figures),
         ("fanout", fanout::figures),
         ("kernel", kernel::figures),
         ("chain", chain::figures),
+        ("targets", targets::figures),
     ];
     let wanted: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
@@ -84,6 +104,9 @@ fn enter_namespace() -> anyhow::Result<ExitCode> {
         .arg(env::current_exe()?)
         .args(env::args_os().skip(1))
         .env(INSIDE, "1")
+        // What moto takes from anybody.
+        .env("AWS_ACCESS_KEY_ID", "bench")
+        .env("AWS_SECRET_ACCESS_KEY", "bench")
         .status()
         .context("unshare (package util-linux) is needed")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -48,7 +48,7 @@ pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {
     )?;
     let config = config.to_str().context("the path is text")?;
     let log = folder.join("controlplane.log");
-    let plane = Daemon::start("postern-controlplane", "serve", config, &log)?;
+    let plane = Daemon::start("postern-controlplane", &["serve"], config, &log)?;
     wait_for("the control plane", || TcpStream::connect(PLANE).is_ok())?;
     let ask = |args: &[&str]| -> anyhow::Result<Value> {
         let printed = crate::run(&program, &[args, &["--config", config, "--json"]].concat())?;

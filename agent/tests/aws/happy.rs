@@ -1,13 +1,24 @@
 //! What moto does as EC2 does it: rules of both families, tags, the quota, entries of lists.
 
+use aws_sdk_ec2::config::{BehaviorVersion, Builder, Credentials, Region};
 use postern_agent::target::TargetError;
 use postern_agent::target::aws::{
-    OWNER_TAG, PrefixLists, PrefixListsConfig, SecurityGroup, SecurityGroupConfig,
+    Ec2, OWNER_TAG, PrefixLists, PrefixListsConfig, SecurityGroup, SecurityGroupConfig,
 };
 use postern_agent::target::marked::{Edits, Provider as _};
 use postern_agent::target::nft::{Ports, Protocol};
 
 use crate::moto::Moto;
+
+/// Our way to moto.
+fn client(moto: &Moto) -> Ec2 {
+    let config = Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(Credentials::new("moto", "moto", None, None, "moto"))
+        .endpoint_url(&moto.url);
+    Ec2::over(config, 600)
+}
 
 fn ports(first: u16, last: u16) -> Ports {
     Ports { protocol: Protocol::Tcp, first, last }
@@ -42,7 +53,7 @@ async fn rules_come_and_go_and_others_stay() {
         ports: vec![ports(22, 22), ports(60_000, 61_000)],
         rules_max: 60,
     };
-    let mut target = SecurityGroup::new(moto.client(), config, "web1");
+    let mut target = SecurityGroup::new(client(&moto), config, "web1");
 
     target.read().await.unwrap();
     let all = edits(&[], &["198.51.100.7/32", "203.0.113.9/32", "2001:db8::/64"]);
@@ -79,7 +90,7 @@ async fn what_does_not_fit_is_said_before_and_refused_as_a_whole() {
     let group = moto.make_group().await;
     let config =
         SecurityGroupConfig { group: group.clone(), ports: vec![ports(22, 22)], rules_max: 60 };
-    let mut target = SecurityGroup::new(moto.client(), config, "web1");
+    let mut target = SecurityGroup::new(client(&moto), config, "web1");
     let hosts: Vec<String> = (0..61).map(|last| format!("198.51.100.{last}/32")).collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     target.read().await.unwrap();
@@ -102,7 +113,7 @@ async fn entries_come_and_go_in_lists_of_both_families() {
     let moto = Moto::start();
     let (v4, v6) = (moto.make_list("IPv4").await, moto.make_list("IPv6").await);
     let config = PrefixListsConfig { v4: Some(v4.clone()), v6: Some(v6.clone()), grow_to: None };
-    let mut target = PrefixLists::new(moto.client(), config, "web1");
+    let mut target = PrefixLists::new(client(&moto), config, "web1");
     target.read().await.unwrap();
 
     target
@@ -126,7 +137,7 @@ async fn a_group_that_is_gone_says_so() {
         ports: vec![ports(22, 22)],
         rules_max: 60,
     };
-    let mut target = SecurityGroup::new(moto.client(), config, "web1");
+    let mut target = SecurityGroup::new(client(&moto), config, "web1");
 
     let refused = match target.read().await {
         Ok(()) => target.write(&edits(&[], &["198.51.100.7/32"])).await,

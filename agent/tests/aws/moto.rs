@@ -3,9 +3,6 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use aws_sdk_ec2::config::{BehaviorVersion, Builder, Credentials, Region};
-use postern_agent::target::aws::Ec2;
-
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/moto_server");
 /// What EC2's clients send, as far as moto looks at it: who and where.
 const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=witness/20261126/eu-west-1/ec2/aws4_request, \
@@ -31,16 +28,6 @@ impl Moto {
         // What it says later must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Moto { process, url }
-    }
-
-    /// Our way to it.
-    pub(crate) fn client(&self) -> Ec2 {
-        let config = Builder::new()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("eu-west-1"))
-            .credentials_provider(Credentials::new("moto", "moto", None, None, "moto"))
-            .endpoint_url(&self.url);
-        Ec2::over(config, 600)
     }
 
     /// Asks without our client and without the SDK; answers the XML.
