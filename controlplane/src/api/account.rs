@@ -9,13 +9,14 @@ use postern_shared::ids::{AgentId, KeyId, OrgId};
 use postern_shared::scope::ScopeSet;
 use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::wire::v1::Envelope;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{AccountRead, AccountWrite, Anyone, Holder};
 use super::document::{IfMatch, KeyPath, PagingById};
+use super::fields::Fields;
 use super::refusal::refused;
 use super::{behind, expected, version};
 use crate::app::App;
@@ -73,6 +74,23 @@ struct KeyView<'a> {
     last_used_at: Option<Timestamp>,
 }
 
+/// What a key is to keep.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read field by field, so that every mistake is told; this describes it"
+)]
+struct KeyToNarrow {
+    /// All that it keeps, and no scope that it does not have; all unless given.
+    #[schema(nullable = false)]
+    scopes: Option<ScopeSet>,
+    /// From where it works: networks within those that it has, and pairs as they are written in a
+    /// key; all unless given.
+    #[schema(nullable = false)]
+    origins: Option<Vec<String>>,
+}
+
 #[derive(Serialize, ToSchema)]
 struct Counts {
     users: usize,
@@ -87,7 +105,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(whoami))
         .routes(routes!(show))
         .routes(routes!(list))
-        .routes(routes!(show_key, revoke))
+        .routes(routes!(show_key, narrow, revoke))
 }
 
 /// Tells a key or an agent who it is and what it may do.
@@ -173,6 +191,44 @@ async fn show_key(
     holder: Holder<AccountRead>,
     Path(id): Path<String>,
 ) -> Result<Answer, ApiError> {
+    let state = app.engine().state();
+    let row = find(&state, holder.org, &id)?;
+    let etag = version(row.record.id.as_bytes(), row.revision);
+    Ok(Answer::ok(&view(&app, &row.record)).with_etag(&etag))
+}
+
+/// Takes scopes and origins away from an API key, at once and where it holds a stream open, too.
+///
+/// What the key has afterwards lies within what it had; for more, another one is minted, which no
+/// operation of this API does.
+#[utoipa::path(
+    patch, path = "/account/keys/{id}", operation_id = "narrowKey", tag = "account",
+    params(KeyPath, IfMatch),
+    security(("key" = ["account.write"])),
+    request_body = KeyToNarrow,
+    responses((status = 200, description = "The key as it is now", body = Envelope<KeyView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
+)]
+async fn narrow(
+    State(app): State<App>,
+    holder: Holder<AccountWrite>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    mut body: Fields,
+) -> Result<Answer, ApiError> {
+    let (scopes, origins) = (body.optional("scopes"), body.optional("origins"));
+    body.finish()?;
+
+    let command = {
+        let state = app.engine().state();
+        let Row { record, revision } = find(&state, holder.org, &id)?;
+        let expected = expected(&headers, record.id.as_bytes(), *revision)?;
+        let Key { org, id: key, .. } = *record;
+        let scopes = scopes.unwrap_or(record.scopes);
+        let origins = origins.unwrap_or_else(|| record.origins.clone());
+        Command::NarrowKey { org, key, scopes, origins, expected }
+    };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+
     let state = app.engine().state();
     let row = find(&state, holder.org, &id)?;
     let etag = version(row.record.id.as_bytes(), row.revision);

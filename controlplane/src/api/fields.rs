@@ -1,12 +1,16 @@
 //! The fields of a JSON object, read so that every mistake is told at once.
 
+use std::collections::BTreeSet;
+
 use axum::extract::{FromRequest, Request};
+use postern_shared::ids::IdError;
 use postern_shared::network::Network;
+use postern_shared::scope::{Scope, ScopeSet};
 use postern_shared::time::{Timestamp, Ttl};
 use postern_shared::wire::v1::FieldError;
 use serde_json::{Map, Value};
 
-use crate::domain::{Email, Label};
+use crate::domain::{Email, Label, Origin};
 use crate::http::ApiError;
 use crate::http::json::StrictJson;
 
@@ -101,6 +105,10 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     }
 }
 
+fn list<'a>(value: &'a Value, what: &str) -> Result<&'a [Value], String> {
+    value.as_array().map(Vec::as_slice).ok_or_else(|| format!("must be a list of {what}"))
+}
+
 fn text<'a>(value: &'a Value, what: &str) -> Result<&'a str, String> {
     value.as_str().ok_or_else(|| format!("must be {what}, as a string"))
 }
@@ -121,6 +129,36 @@ fn shown(text: &str) -> String {
 impl Field for Label {
     fn read(value: &Value) -> Result<Label, String> {
         text(value, "a name")?.parse().map_err(|error: crate::domain::TextError| error.to_string())
+    }
+}
+
+impl Field for ScopeSet {
+    fn read(value: &Value) -> Result<ScopeSet, String> {
+        let scope = |value: &Value| {
+            let scope = text(value, "a scope")?.parse::<Scope>();
+            scope.map_err(|error| error.to_string())
+        };
+        let listed = list(value, "scopes")?;
+        let scopes: ScopeSet = listed.iter().map(scope).collect::<Result<_, String>>()?;
+        if scopes.iter().count() < listed.len() {
+            return Err("names a scope twice".to_owned());
+        }
+        Ok(scopes)
+    }
+}
+
+impl Field for Vec<Origin> {
+    fn read(value: &Value) -> Result<Vec<Origin>, String> {
+        let origin = |value: &Value| match text(value, "a network, or pair: and an id")? {
+            written if written.starts_with("pair:") => {
+                let id = written.trim_start_matches("pair:").parse();
+                id.map(Origin::Pair).map_err(|error: IdError| error.to_string())
+            }
+            _ => Network::read(value).map(Origin::Network),
+        };
+        let origins: BTreeSet<Origin> =
+            list(value, "origins")?.iter().map(origin).collect::<Result<_, String>>()?;
+        Ok(origins.into_iter().collect())
     }
 }
 

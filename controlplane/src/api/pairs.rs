@@ -124,6 +124,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, edit, delete))
+        .routes(routes!(close))
         .routes(routes!(rotate_bookmark))
         .routes(routes!(rotate_server_key))
 }
@@ -256,6 +257,26 @@ async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let (pair, expected) = target(&app, &holder, &id, &headers)?;
     let command = Command::DeletePair { org: holder.org, pair, expected };
+    app.engine().submit(holder.order(command)).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Closes what a pair has reported, at once, until it reports again.
+///
+/// Its bookmark stays good: where that may be in wrong hands, give it another one instead.
+#[utoipa::path(
+    delete, path = "/pairs/{id}/addresses", operation_id = "closePair", tag = "pairs",
+    params(PairPath),
+    security(("key" = ["pairs.write"])),
+    responses((status = 204, description = "The pair is nowhere, as far as any list says")),
+)]
+async fn close(
+    State(app): State<App>,
+    holder: Holder<PairsWrite>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let pair = pair_id(&app.engine().state(), holder.org, &id)?;
+    let command = Command::CloseAddresses { org: holder.org, pair };
     app.engine().submit(holder.order(command)).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -155,6 +155,20 @@ pub(super) enum KeyCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Take scopes and origins away from an API key: what it keeps is named.
+    Narrow {
+        /// The key, by name or UUID.
+        key: Reference,
+        /// What the key keeps; may be repeated. All unless given.
+        #[arg(long = "scope", value_name = "SCOPE", required_unless_present = "origins")]
+        scopes: Vec<Scope>,
+        /// From where the key still works: a network within those that it has, or pair: and a
+        /// pair; may be repeated. All unless given.
+        #[arg(long = "origin", value_name = "NETWORK|pair:PAIR")]
+        origins: Vec<OriginAsked>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Revoke an API key.
     Revoke {
         /// The key, by name or UUID.
@@ -192,6 +206,13 @@ pub(super) enum PairCommand {
     },
     /// Delete a pair: its secrets die and its address closes.
     Remove {
+        /// The pair, by name, number or UUID.
+        pair: Reference,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Close what a pair has reported, at once, until it reports again.
+    Close {
         /// The pair, by name, number or UUID.
         pair: Reference,
         #[command(flatten)]

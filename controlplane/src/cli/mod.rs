@@ -115,6 +115,11 @@ fn key(command: KeyCommand, output: &Output) -> Result<(), Failure> {
             let (keys, as_of) = desk.keys(all).await?;
             Ok(output.list(&keys, |keys| show::keys(keys, as_of))?)
         }),
+        KeyCommand::Narrow { key, scopes, origins, common } => {
+            let scopes = (!scopes.is_empty()).then(|| scopes.into_iter().collect());
+            let origins = Some(origins).filter(|origins| !origins.is_empty());
+            once(common, Operation::NarrowKey { key, scopes, origins }, output)
+        }
         KeyCommand::Revoke { key, common } => once(common, Operation::RevokeKey { key }, output),
     }
 }
@@ -137,6 +142,7 @@ fn pair(command: PairCommand, output: &Output) -> Result<(), Failure> {
             let shape = if qr { Shape::WithQr } else { Shape::Plain };
             once_in(common, Operation::RotateBookmark { pair }, output, shape)
         }
+        PairCommand::Close { pair, common } => once(common, Operation::ClosePair { pair }, output),
         PairCommand::RotateServerKey { pair, common } => {
             once(common, Operation::RotateServerKey { pair }, output)
         }
@@ -346,6 +352,8 @@ fn content(answer: &Answer) -> Result<serde_json::Value, serde_json::Error> {
         Answer::Agents(it) => of(it),
         Answer::AgentGroupsSet(it) => of(it),
         Answer::Removed(it) => of(it),
+        Answer::PairClosed(it) => of(it),
+        Answer::KeyNarrowed(it) => of(it),
         Answer::BookmarkRotated(it) => of(it),
         Answer::ServerKeyRotated(it) => of(it),
         Answer::LockedKeyMinted(it) => of(it),

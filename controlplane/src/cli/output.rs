@@ -12,7 +12,9 @@ use super::init::Made;
 use super::{Failure, content, qr, show};
 use crate::audit::Verified;
 use crate::config::ConfigError;
-use crate::operator::{Answer, GroupList, MemberKindView, MemberView, MintedKey, Reply, Revealed};
+use crate::operator::{
+    Answer, GroupList, MemberKindView, MemberView, MintedKey, PairName, Reply, Revealed,
+};
 
 /// Where answers go, and in which form.
 #[derive(Debug)]
@@ -152,6 +154,21 @@ fn text(reply: &Reply, shape: Shape) -> String {
             key(&locked.minted, now),
             secret(&locked.bookmark),
         ),
+        Answer::PairClosed(closed) => {
+            let PairName { id, number, name } = &closed.pair;
+            let name = show::escaped(name.as_str());
+            format!("Pair {number}, {name} ({id}), is closed until it reports again.\n")
+        }
+        Answer::KeyNarrowed(key) => {
+            let scopes: Vec<String> = key.scopes.iter().map(|scope| scope.to_string()).collect();
+            format!(
+                "Key {} ({}) may do {}, and works from {}.\n",
+                show::escaped(key.name.as_str()),
+                key.id,
+                scopes.join(","),
+                show::escaped(&show::origins(&key.origins)),
+            )
+        }
         Answer::BookmarkRotated(rotated) => {
             let (pair, bookmark) = (&rotated.pair.pair, secret(&rotated.bookmark));
             format!(

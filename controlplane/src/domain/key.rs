@@ -241,6 +241,9 @@ pub(super) fn narrow(
     if key.scopes == scopes && key.origins == origins {
         return Ok(Decision::nothing());
     }
+    if ORIGINS_MAX < origins.len() {
+        return Err(Rejection::Limit { what: "origins of a key", max: ORIGINS_MAX });
+    }
     if scopes.is_empty() || origins.is_empty() {
         return Err(Rejection::Conflict("leave the key a scope and an origin, or revoke it"));
     }

@@ -86,8 +86,7 @@ fn giver(state: &State, command: &Command) -> Giver {
         | Command::MintKey(_)
         | Command::MintLockedKey { .. }
         | Command::Recover(_) => Giver::Operator,
-        Command::NarrowKey { .. }
-        | Command::InviteAgent(_)
+        Command::InviteAgent(_)
         | Command::SetAgentGroups { .. }
         | Command::RevokeAgent { .. }
         | Command::NoteBookmarkMailed { .. }
@@ -95,6 +94,7 @@ fn giver(state: &State, command: &Command) -> Giver {
         Command::InviteUser { user, .. } => giver_of_role(user.role),
         Command::SetRole { role, .. } => giver_of_role(*role),
         Command::RevokeKey { .. }
+        | Command::NarrowKey { .. }
         | Command::CreatePair(_)
         | Command::EditPair { .. }
         | Command::DeletePair { .. }

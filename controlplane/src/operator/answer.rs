@@ -44,6 +44,8 @@ pub enum Answer {
     AgentGroupsSet(AgentView),
     /// A record is gone or dead.
     Removed(Named),
+    PairClosed(PairView),
+    KeyNarrowed(KeyView),
     BookmarkRotated(NewBookmark),
     ServerKeyRotated(NewServerKey),
     LockedKeyMinted(LockedKey),

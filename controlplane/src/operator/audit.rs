@@ -55,6 +55,8 @@ pub(super) async fn of_the_plane(
         | Operation::ListAgents { .. }
         | Operation::SetAgentGroups { .. }
         | Operation::RevokeAgent { .. }
+        | Operation::ClosePair { .. }
+        | Operation::NarrowKey { .. }
         | Operation::RotateBookmark { .. }
         | Operation::RotateServerKey { .. }
         | Operation::MintLockedKey { .. }

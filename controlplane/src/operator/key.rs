@@ -62,6 +62,31 @@ impl Desk<'_> {
         })
     }
 
+    pub(super) async fn narrow_key(
+        &self,
+        key: &Reference,
+        scopes: Option<ScopeSet>,
+        origins: Option<Vec<OriginAsked>>,
+    ) -> Result<Answer, OperatorError> {
+        let (key, command) = self.read(|state, org| {
+            let key = find::key(state, org, key)?;
+            let row = state.key_row(key).ok_or_else(gone)?;
+            let origins = origins.map(|origins| resolve(state, org, origins)).transpose()?;
+            let command = Command::NarrowKey {
+                org: self.org,
+                key,
+                scopes: scopes.unwrap_or(row.record.scopes),
+                origins: origins.unwrap_or_else(|| row.record.origins.clone()),
+                expected: Some(row.revision),
+            };
+            Ok((key, command))
+        })?;
+        self.submit(command).await?;
+        let view =
+            self.read(|state, _| state.key(key).map(|key| view(state, key)).ok_or_else(gone))?;
+        Ok(Answer::KeyNarrowed(view))
+    }
+
     pub(super) async fn revoke_key(&self, key: &Reference) -> Result<Answer, OperatorError> {
         let (id, name) = self.read(|state, org| {
             let id = find::key(state, org, key)?;

@@ -161,6 +161,10 @@ impl Desk<'_> {
                 self.set_agent_groups(&agent, &groups).await
             }
             Operation::RevokeAgent { agent } => self.revoke_agent(&agent).await,
+            Operation::ClosePair { pair } => self.close_pair(&pair).await,
+            Operation::NarrowKey { key, scopes, origins } => {
+                self.narrow_key(&key, scopes, origins).await
+            }
             Operation::RotateBookmark { pair } => self.rotate_bookmark(&pair).await,
             Operation::RotateServerKey { pair } => self.rotate_server_key(&pair).await,
             Operation::MintLockedKey { name, scopes, lifetime } => {

@@ -58,6 +58,13 @@ impl Desk<'_> {
 }
 
 impl Desk<'_> {
+    pub(super) async fn close_pair(&self, pair: &Reference) -> Result<Answer, OperatorError> {
+        let pair = self.read(|state, org| find::pair(state, org, pair))?;
+        self.submit(Command::CloseAddresses { org: self.org, pair }).await?;
+        let pair = self.read(|state, _| state.pair(pair).map(view).ok_or_else(gone))?;
+        Ok(Answer::PairClosed(pair))
+    }
+
     pub(super) async fn rotate_bookmark(&self, pair: &Reference) -> Result<Answer, OperatorError> {
         let pair = self.read(|state, org| find::pair(state, org, pair))?;
         let bookmark = self.engine.chance().token(TokenKind::Bookmark);

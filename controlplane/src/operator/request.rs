@@ -61,6 +61,10 @@ pub enum Operation {
     SetAgentGroups { agent: Reference, groups: Vec<Reference> },
     /// Revokes an agent and deletes its pair.
     RevokeAgent { agent: Reference },
+    /// Closes what a pair has reported, until it reports again.
+    ClosePair { pair: Reference },
+    /// Takes scopes and origins away from an API key; none leaves all.
+    NarrowKey { key: Reference, scopes: Option<ScopeSet>, origins: Option<Vec<OriginAsked>> },
     /// Gives a pair another bookmark: the old one dies, and what it reported closes.
     RotateBookmark { pair: Reference },
     /// Gives a pair another server key: the old one dies.

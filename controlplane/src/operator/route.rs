@@ -88,6 +88,8 @@ fn tell_fates(outbox: &Outbox, answer: &mut Told) {
         | Told::Agents(_)
         | Told::AgentGroupsSet(_)
         | Told::Removed(_)
+        | Told::PairClosed(_)
+        | Told::KeyNarrowed(_)
         | Told::BookmarkRotated(_)
         | Told::ServerKeyRotated(_)
         | Told::LockedKeyMinted(_)

@@ -85,6 +85,7 @@ fn scope(described: &Value) -> Option<Scope> {
 /// A body that the operation takes.
 fn body(method: &Method, path: &str) -> Option<Value> {
     match (method, path) {
+        (&Method::PATCH, "/account/keys/{id}") => Some(json!({ "origins": [OFFICE] })),
         (&Method::PATCH, _) => Some(json!({ "name": "mine now" })),
         (&Method::POST, "/pairs" | "/groups") => Some(json!({ "name": "new" })),
         (&Method::POST, "/groups/{id}/members") => {

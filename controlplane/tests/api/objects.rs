@@ -297,6 +297,85 @@ async fn an_account_knows_itself_and_revokes_its_keys() {
 }
 
 #[tokio::test]
+async fn a_pair_is_closed_until_it_reports_again() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let (group, pair) = (world.group(org).await, world.pair(org, 3_600).await);
+    world.member(org, group, MemberKind::Pair(pair.id), Expiry::Never).await;
+    let caller = world.holder(&key, OFFICE);
+    world.report(&pair, "203.0.113.7").await;
+    let (ips, addresses) = ("/api/v1/groups/1/ips", "/api/v1/pairs/1/addresses");
+    assert_eq!(caller.data(ips).await["ips"], json!(["203.0.113.7"]));
+
+    assert_eq!(caller.send(Method::DELETE, addresses).await.status(), 204);
+
+    assert_eq!(caller.data(ips).await["ips"], json!([]));
+    assert_eq!(caller.data("/api/v1/pairs/1").await["addresses"], json!([]));
+    assert_eq!(caller.send(Method::DELETE, addresses).await.status(), 204, "it is closed already");
+    world.report(&pair, "203.0.113.7").await;
+    assert_eq!(caller.data(ips).await["ips"], json!(["203.0.113.7"]), "its bookmark stays");
+    let audit = caller.data("/api/v1/account/audit?kind=addresses_closed").await;
+    assert_eq!(audit.as_array().unwrap().len(), 1);
+    assert_eq!(audit[0]["actor"]["kind"], "key");
+    let agent = crate::agents::enrol(&world, &world.invite(org, &[]).await).await;
+    let own = world.engine.state().agent(agent.answer.agent).unwrap().pair;
+    let path = format!("/api/v1/pairs/{own}/addresses");
+    assert_eq!(caller.send(Method::DELETE, &path).await.status(), 409, "an agent's own");
+}
+
+#[tokio::test]
+async fn a_key_is_narrowed_and_gains_nothing() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let pair = world.pair(org, 3_600).await;
+    let scopes = [Scope::PairsWrite, Scope::GroupsRead];
+    let wide = ["198.51.100.0/24", "203.0.113.0/24"];
+    let (id, narrowed) = world.key_with(org, &scopes, &wide, Expiry::Never).await;
+    let (caller, holder) = (world.holder(&key, OFFICE), world.holder(&narrowed, OFFICE));
+    let path = format!("/api/v1/account/keys/{id}");
+    let narrow = async |body: Value| caller.json(Method::PATCH, &path, &body).await;
+    let seen = caller.get(&path).await.headers()["etag"].clone();
+
+    let done = narrow(json!({ "scopes": ["pairs.read"], "origins": [OFFICE] })).await;
+
+    assert_eq!(done.status(), 200);
+    assert_ne!(done.headers()["etag"], seen);
+    let told = data(done).await;
+    let kept = json!([["pairs.read"], ["198.51.100.7/32"]]);
+    assert_eq!(json!([told["scopes"], told["origins"]]), kept);
+    assert_eq!(holder.get("/api/v1/pairs").await.status(), 200);
+    assert_eq!(holder.get("/api/v1/groups").await.status(), 403, "a scope less");
+    assert_eq!(holder.json(Method::POST, "/api/v1/pairs", &json!({})).await.status(), 403);
+    let elsewhere = world.holder(&narrowed, "203.0.113.9").get("/api/v1/pairs").await;
+    assert_eq!(elsewhere.status(), 403, "an origin less");
+    for (body, wanted) in [
+        (json!({ "scopes": ["pairs.write"] }), "/scopes"),
+        (json!({ "origins": ["198.51.100.0/24"] }), "/origins"),
+        (json!({ "origins": [format!("pair:{}", pair.id)] }), "/origins"),
+        (json!({ "scopes": ["everything"] }), "/scopes"),
+        (json!({ "scopes": "pairs.read" }), "/scopes"),
+        (json!({ "scopes": ["pairs.read", "pairs.read"] }), "/scopes"),
+        (json!({ "origins": ["pair:1"] }), "/origins"),
+        (json!({ "origins": [7] }), "/origins"),
+        (json!({ "expires_at": null }), "/expires_at"),
+    ] {
+        let refused = narrow(body.clone()).await;
+        assert_eq!(refused.status(), 422, "{body}");
+        assert!(mistakes(refused).await[0].starts_with(wanted), "{body}");
+    }
+    assert_eq!(narrow(json!({ "scopes": [] })).await.status(), 409, "that is for revoking");
+    assert_eq!(narrow(json!({})).await.status(), 200, "nothing is taken away");
+    let late = caller.request(Method::PATCH, &path).header("if-match", seen);
+    let late = within(late.json(&json!({ "scopes": ["pairs.read"] })).send()).await.unwrap();
+    assert_eq!(late.status(), 412);
+    assert_eq!(data(caller.get(&path).await).await["scopes"], json!(["pairs.read"]));
+    assert_eq!(caller.send(Method::DELETE, &path).await.status(), 204);
+    assert_eq!(narrow(json!({ "scopes": ["pairs.read"] })).await.status(), 409, "it is revoked");
+}
+
+#[tokio::test]
 async fn a_new_bookmark_ends_the_old_one_and_closes_its_address() {
     let world = World::start();
     let org = world.org("acme").await;

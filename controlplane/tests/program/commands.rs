@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Output;
 
 use postern_controlplane::domain::{Actor, Event};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::audit;
 use crate::plane::{Plane, program};
@@ -34,6 +34,7 @@ fn every_command_leaves_one_record_and_an_unbroken_chain() {
     let origin = ["--origin", "pair:laptop", "--origin", "192.0.2.0/24"];
     plane.json(&[&["key", "mint", "--name", "ci", "--scope", "groups.read"][..], &origin].concat());
     plane.json(&["agent", "invite", "web-1", "--group", "ssh"]);
+    plane.json(&["key", "narrow", "ci", "--origin", "192.0.2.0/25"]);
     plane.json(&["key", "revoke", "ci"]);
     plane.json(&["pair", "rotate-bookmark", "laptop"]);
     daemon.kill();
@@ -63,6 +64,7 @@ fn every_command_leaves_one_record_and_an_unbroken_chain() {
             "member office",
             "key ci",
             "agent web-1",
+            "less of key ci",
             "no key ci",
             "other bookmark laptop",
             "other server key laptop",
@@ -74,6 +76,27 @@ fn every_command_leaves_one_record_and_an_unbroken_chain() {
             "no group ssh",
         ]
     );
+}
+
+#[test]
+fn a_key_is_narrowed_on_the_host_and_gains_nothing() {
+    let plane = Plane::make();
+    let mint = ["key", "mint", "--name", "ci", "--scope", "groups.write", "--scope", "pairs.read"];
+    plane.json(&[&mint[..], &["--origin", "192.0.2.0/24"]].concat());
+
+    let told = plane.json(&["key", "narrow", "ci", "--scope", "groups.read"]);
+    assert_eq!(told["scopes"], json!(["groups.read"]));
+    let text = stdout(&plane.run(&["key", "narrow", "ci", "--origin", "192.0.2.7"]));
+    assert!(text.ends_with("may do groups.read, and works from 192.0.2.7.\n"), "{text}");
+
+    for wider in [["--scope", "groups.write"], ["--origin", "192.0.2.0/24"]] {
+        let refused = plane.run(&[&["key", "narrow", "ci"], &wider[..]].concat());
+        assert!(stderr(&refused).contains("mint another key for more"), "{refused:?}");
+    }
+    assert!(!plane.run(&["key", "narrow", "ci"]).status.success(), "it says what is kept");
+    let keys = plane.json(&["key", "list"]);
+    let kept = keys.as_array().unwrap().iter().find(|key| key["name"] == "ci").unwrap();
+    assert_eq!(kept["scopes"], json!(["groups.read"]));
 }
 
 #[test]
@@ -102,6 +125,7 @@ fn tell(event: &Event) -> String {
         Event::OrgCreated { name, .. } => format!("org {name}"),
         Event::KeyMinted { name, .. } => format!("key {name}"),
         Event::KeyRevoked { name, .. } => format!("no key {name}"),
+        Event::KeyNarrowed { name, .. } => format!("less of key {name}"),
         Event::PairCreated { name, .. } => format!("pair {name}"),
         Event::PairDeleted { name, .. } => format!("no pair {name}"),
         Event::GroupCreated { name, .. } => format!("group {name}"),
@@ -120,7 +144,6 @@ fn tell(event: &Event) -> String {
         | Event::AgentRevoked { .. }
         | Event::ReceiptFailed { .. }
         | Event::RequestsRefused { .. }
-        | Event::KeyNarrowed { .. }
         | Event::UserAccepted { .. }
         | Event::SignInTried { .. }
         | Event::SignedIn { .. }
@@ -176,7 +199,7 @@ fn the_daemon_answers_as_the_command_itself_does() {
 }
 
 #[test]
-fn a_reported_address_is_listed_with_its_source_and_the_time_left() {
+fn a_reported_address_is_listed_with_the_time_left_until_it_is_closed() {
     let plane = Plane::make();
     let daemon = plane.start();
     plane.json(&["group", "add", "ssh"]);
@@ -189,6 +212,11 @@ fn a_reported_address_is_listed_with_its_source_and_the_time_left() {
 
     let line = shown.lines().find(|line| line.starts_with("198.51.100.7 ")).unwrap();
     assert!(line.contains(" (in 23 h)") && line.ends_with("laptop"), "{shown}");
+    let closed = stdout(&plane.run(&["pair", "close", "laptop"]));
+    assert!(closed.starts_with("Pair 1, laptop (") && closed.contains("until it reports again"));
+    let shown = stdout(&plane.run(&["group", "show", "ssh"]));
+    assert!(!shown.contains("198.51.100.7"), "{shown}");
+    assert!(!plane.run(&["pair", "close", "tablet"]).status.success());
 }
 
 fn report(plane: &str, bookmark: &str, address: &str) {

@@ -125,6 +125,20 @@ fn a_key_that_was_narrowed_meanwhile_is_not_narrowed_from_what_it_was() {
 }
 
 #[test]
+fn a_narrowed_key_has_no_more_origins_than_a_new_one_may_have() {
+    let (mut world, org, key) = world_with(63, 1);
+    let hosts = |count: u8| (0..count).map(|n| Network::host([10, 0, 0, n].into()));
+    let mut narrow = |count| {
+        let (scopes, origins) = (scopes(1), hosts(count).map(Origin::Network).collect());
+        let command = Command::NarrowKey { org, key, scopes, origins, expected: None };
+        world.run(command, at(1)).map(drop)
+    };
+
+    assert!(matches!(narrow(65), Err(Rejection::Limit { max: 64, .. })));
+    assert_eq!(narrow(64), Ok(()));
+}
+
+#[test]
 fn narrowing_is_recorded_once_and_frees_the_pair() {
     let (mut world, org, key) = world_with(63, 63);
     let narrow =

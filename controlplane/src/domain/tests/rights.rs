@@ -196,7 +196,7 @@ impl Cast {
             ("OA", Command::MintKeyAs { user: by, factor, key: minted, pair: None }),
             ("OAaK", Command::RevokeKey { org, key }),
             (
-                "OAa",
+                "OAaK",
                 Command::NarrowKey { org, key, scopes: ScopeSet::ALL, origins, expected: None },
             ),
             ("OAaK", Command::CreatePair(new_pair(org, 62, 60))),
