@@ -95,6 +95,30 @@ async fn a_minted_key_opens_what_was_ticked_from_where_it_was_said() {
 }
 
 #[tokio::test]
+async fn the_list_says_who_minted_each_key_to_admins_and_to_nobody_else() {
+    let world = World::with(generous());
+    let org = world.org("acme").await;
+    let mut browser = Browser::new(&world);
+    let zoe = join(&mut browser, org, "zoe@example.org", Role::Admin).await;
+    world.key(org).await;
+    mint(&mut browser, &world, &zoe, &READS_GROUPS).await;
+    let by = |page: &Page| {
+        let cells = page.text.split("data-label=\"Minted by\">").skip(1);
+        cells.map(|rest| rest.split("</td>").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+
+    // In the order of the keys' names.
+    let shown = by(&browser.get(KEYS).await);
+
+    let operator = "the operator, on the control plane&#39;s host";
+    assert_eq!(shown, ["zoe@example.org", operator]);
+    let mut member = Browser::new(&world);
+    join(&mut member, org, "max@example.org", Role::Member).await;
+    let seen = member.get(KEYS).await;
+    assert!(by(&seen).is_empty() && !seen.text.contains("Minted by"), "{}", seen.text);
+}
+
+#[tokio::test]
 async fn a_key_ends_when_it_was_said_to() {
     let world = World::with(generous());
     let org = world.org("acme").await;

@@ -1,5 +1,6 @@
 //! `/console/keys/{id}`: one key. It can lose rights and origins, and never gain any.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use crate::console::fields::Fields;
 use crate::console::gate::{Sent, Viewer};
 use crate::console::show::When;
 use crate::console::version::{self, Current};
-use crate::domain::{Actor, Command, Credential, Event, Key, Origin};
+use crate::domain::{Actor, Command, Credential, Event, Key, Origin, State};
 use crate::http::ApiError;
 use crate::people::see;
 
 /// How long after its making a key was minted at the latest: so long an order may have waited.
 const MINTED_WITHIN: Duration = Duration::from_secs(60);
-/// Most records of that time that are looked at.
+/// Most records of keys that are taken out of one part of the audit.
 const MINTED_MAX: usize = 1_000;
 
 #[derive(Template)]
@@ -213,15 +214,35 @@ async fn minted(viewer: &Viewer, key: &Key) -> Option<Minted> {
     let mut minted = records
         .filter(|record| matches!(&record.event, Event::KeyMinted { key, .. } if *key == id));
     let record = minted.next()?;
-    let by = match record.actor {
+    Some(Minted { by: minter(&engine.state(), record.actor)?, from: record.source })
+}
+
+/// Who minted keys, as far as the newest part of the audit says: one look at it for a whole list.
+pub(super) async fn minters(viewer: &Viewer) -> BTreeMap<KeyId, String> {
+    if !viewer.is_admin() {
+        return BTreeMap::new();
+    }
+    let (org, engine) = (viewer.org(), viewer.app.engine());
+    let filter = Filter { kind: Some("key_minted".to_owned()), ..Filter::default() };
+    let found = engine.read_audit(move |audit| audit.page(org, &filter, None, MINTED_MAX)).await;
+    let state = engine.state();
+    let entries = found.map(|page| page.entries).unwrap_or_default();
+    let by = entries.into_iter().filter_map(|entry| {
+        let Event::KeyMinted { key, .. } = entry.record.event else { return None };
+        Some((key, minter(&state, entry.record.actor)?))
+    });
+    by.collect()
+}
+
+fn minter(state: &State, actor: Actor) -> Option<String> {
+    match actor {
         Actor::User(user) => {
-            let state = engine.state();
-            state.user(user).map_or_else(|| "a user".to_owned(), |user| user.email.to_string())
+            let user = state.user(user);
+            Some(user.map_or_else(|| "a user".to_owned(), |user| user.email.to_string()))
         }
-        Actor::Operator => "the operator, on the control plane's host".to_owned(),
+        Actor::Operator => Some("the operator, on the control plane's host".to_owned()),
         Actor::Key(_) | Actor::Pair(_) | Actor::Agent(_) | Actor::Enrolment(_) | Actor::Unknown => {
-            return None;
+            None
         }
-    };
-    Some(Minted { by, from: record.source })
+    }
 }

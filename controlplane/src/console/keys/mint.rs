@@ -44,7 +44,7 @@ pub(super) async fn mint(sent: Sent) -> Result<Response, ApiError> {
         return Ok(page);
     }
     let asked = Asked { after: None, revoked: None };
-    Ok(sent.viewer.show_wrong("Keys", &page(&sent.viewer, &asked, &fields)))
+    Ok(sent.viewer.show_wrong("Keys", &page(&sent.viewer, &asked, &fields).await))
 }
 
 /// Mints the key, if the code counts.

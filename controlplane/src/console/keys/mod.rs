@@ -67,6 +67,8 @@ struct Details {
     scopes: String,
     origins: Vec<String>,
     ends_at: Option<When>,
+    /// Who minted it; none where that is too long ago for the list, and its page has to say.
+    minted_by: Option<String>,
 }
 
 /// How a key is.
@@ -104,10 +106,12 @@ fn routes() -> Router<App> {
 
 async fn list(viewer: Viewer, Query(asked): Query<Asked>) -> Response {
     let title = if asked.revoked.is_some() { "Revoked keys" } else { "Keys" };
-    viewer.show(title, &page(&viewer, &asked, &Fields::default()))
+    let fields = Fields::default();
+    viewer.show(title, &page(&viewer, &asked, &fields).await)
 }
 
-fn page<'a>(viewer: &Viewer, asked: &Asked, fields: &'a Fields) -> KeysPage<'a> {
+async fn page<'a>(viewer: &Viewer, asked: &Asked, fields: &'a Fields) -> KeysPage<'a> {
+    let mut minters = key::minters(viewer).await;
     let (app, now) = (&viewer.app, viewer.now());
     let are_revoked = asked.revoked.is_some();
     let state = app.engine().state();
@@ -118,7 +122,7 @@ fn page<'a>(viewer: &Viewer, asked: &Asked, fields: &'a Fields) -> KeysPage<'a> 
     let shown = if are_revoked { revoked } else { live };
     let named = shown.into_iter().map(|key| (key.name.to_string(), key.id, key)).collect();
     let Rows { rows, next } = Rows::cut(named, asked.after);
-    let row = |(id, key): (KeyId, &Key)| Row {
+    let mut row = |(id, key): (KeyId, &Key)| Row {
         id,
         name: key.name.to_string(),
         state: KeyState::of(key, now),
@@ -127,13 +131,14 @@ fn page<'a>(viewer: &Viewer, asked: &Asked, fields: &'a Fields) -> KeysPage<'a> 
             scopes: scope_names(key.scopes),
             origins: origins(&state, key),
             ends_at: ends_at(key.expires),
+            minted_by: minters.remove(&id),
         }),
     };
     let pairs = org.into_iter().flat_map(|org| org.pairs.values());
     let pairs = pairs.filter_map(|id| state.pair(*id)).filter(|row| row.is_live());
     let offered = pairs.map(|row| (row.record.number, row.record.name.to_string()));
     KeysPage {
-        rows: rows.into_iter().map(row).collect(),
+        rows: rows.into_iter().map(&mut row).collect(),
         next,
         are_revoked,
         revoked: count,
