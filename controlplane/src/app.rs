@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use postern_shared::ids::OrgId;
 use postern_shared::network::Network;
 use postern_shared::time::{Timestamp, Ttl};
+use tower::Layer as _;
 
 use crate::api::auth::LastUsed;
 use crate::api::ips::Written;
@@ -102,9 +103,12 @@ pub fn router(app: App) -> Router {
         .merge(beacon::routes())
         .merge(compat::routes())
         .merge(for_people.route_layer(from_fn_with_state(app.clone(), own_name)))
-        .nest("/api/v1", api::routes(&app));
+        .merge(api::routes(&app));
     let cors = from_fn_with_state(app.clone(), api::cors::share);
-    finish(routes.with_state(app).merge(health), border).layer(cors)
+    let whole = finish(routes.with_state(app).merge(health), border);
+    // Around the router as a whole: a layer on each route is copied with all beneath it, each time
+    // that one is asked.
+    Router::new().fallback_service(cors.layer(whole))
 }
 
 /// Lets nobody be signed in under a name that is not the plane's.

@@ -110,7 +110,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Tells a key or an agent who it is and what it may do.
 #[utoipa::path(
-    get, path = "/whoami", operation_id = "whoami", tag = "account",
+    get, path = "/api/v1/whoami", operation_id = "whoami", tag = "account",
     security(("key" = []), ("agent" = [])),
     responses((status = 200, description = "The caller", body = Envelope<Whoami<'static>>)),
 )]
@@ -131,7 +131,7 @@ async fn whoami(State(app): State<App>, Anyone(access): Anyone) -> Result<Answer
 
 /// Shows the org of the key, the key itself, and how much there is.
 #[utoipa::path(
-    get, path = "/account", operation_id = "getAccount", tag = "account",
+    get, path = "/api/v1/account", operation_id = "getAccount", tag = "account",
     security(("key" = ["account.read"])),
     responses((status = 200, description = "The account", body = Envelope<Account<'static>>)),
 )]
@@ -158,7 +158,7 @@ async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Ans
 
 /// Lists the API keys of the org without their secrets, revoked ones included.
 #[utoipa::path(
-    get, path = "/account/keys", operation_id = "listKeys", tag = "account",
+    get, path = "/api/v1/account/keys", operation_id = "listKeys", tag = "account",
     params(PagingById),
     security(("key" = ["account.read"])),
     responses((status = 200, description = "A page of keys", body = Envelope<Vec<KeyView<'static>>>)),
@@ -181,7 +181,7 @@ async fn list(
 
 /// Shows an API key without its secret.
 #[utoipa::path(
-    get, path = "/account/keys/{id}", operation_id = "getKey", tag = "account",
+    get, path = "/api/v1/account/keys/{id}", operation_id = "getKey", tag = "account",
     params(KeyPath),
     security(("key" = ["account.read"])),
     responses((status = 200, description = "The key", body = Envelope<KeyView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
@@ -202,7 +202,7 @@ async fn show_key(
 /// What the key has afterwards lies within what it had; for more, another one is minted, which no
 /// operation of this API does.
 #[utoipa::path(
-    patch, path = "/account/keys/{id}", operation_id = "narrowKey", tag = "account",
+    patch, path = "/api/v1/account/keys/{id}", operation_id = "narrowKey", tag = "account",
     params(KeyPath, IfMatch),
     security(("key" = ["account.write"])),
     request_body = KeyToNarrow,
@@ -237,7 +237,7 @@ async fn narrow(
 
 /// Revokes an API key: it is worth nothing at once, and its streams end.
 #[utoipa::path(
-    delete, path = "/account/keys/{id}", operation_id = "revokeKey", tag = "account",
+    delete, path = "/api/v1/account/keys/{id}", operation_id = "revokeKey", tag = "account",
     params(KeyPath, IfMatch),
     security(("key" = ["account.write"])),
     responses((status = 204, description = "The key is revoked")),

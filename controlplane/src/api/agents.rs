@@ -49,7 +49,7 @@ pub(super) fn enrolment_routes() -> OpenApiRouter<App> {
 
 /// Turns an invitation into an agent and tells its secrets, once.
 #[utoipa::path(
-    post, path = "/agents/enroll", operation_id = "enrol", tag = "agents",
+    post, path = "/api/v1/agents/enroll", operation_id = "enrol", tag = "agents",
     params(OnceHeader),
     request_body = EnrolRequest,
     security(("invitation" = [])),
@@ -128,7 +128,7 @@ fn invitation(app: &App, found: Secret) -> Option<EnrolmentId> {
 
 /// Says what the host is, and tells the agent its groups.
 #[utoipa::path(
-    put, path = "/agents/self", operation_id = "introduceAgent", tag = "agents",
+    put, path = "/api/v1/agents/self", operation_id = "introduceAgent", tag = "agents",
     request_body = AgentUpdate,
     security(("agent" = [])),
     responses((status = 200, description = "What the agent is in the org", body = Envelope<AgentSelf>)),
@@ -155,7 +155,7 @@ async fn introduce(
 
 /// Says what is in force on the host; saying it again changes nothing.
 #[utoipa::path(
-    post, path = "/agents/self/receipts", operation_id = "reportReceipts", tag = "agents",
+    post, path = "/api/v1/agents/self/receipts", operation_id = "reportReceipts", tag = "agents",
     request_body = Receipts,
     security(("agent" = [])),
     responses((status = 204, description = "Noted")),

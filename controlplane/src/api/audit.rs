@@ -63,7 +63,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// A page looks at 10,000 records at most. Where a filter seldom holds, it may hold fewer records than
 /// asked for, or none, while `meta.next_cursor` says where to go on: only a page without one is the last.
 #[utoipa::path(
-    get, path = "/account/audit", operation_id = "listAudit", tag = "account",
+    get, path = "/api/v1/account/audit", operation_id = "listAudit", tag = "account",
     params(Paging, Asked),
     security(("key" = ["account.read"])),
     responses((status = 200, description = "A page of records", body = Envelope<Vec<RecordView>>)),

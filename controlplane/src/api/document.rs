@@ -210,7 +210,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Gives this document.
 #[utoipa::path(
-    get, path = "/openapi.json", operation_id = "getDocument", tag = "document",
+    get, path = "/api/v1/openapi.json", operation_id = "getDocument", tag = "document",
     params(IfNoneMatch),
     security(()),
     responses(
@@ -241,6 +241,10 @@ async fn show(
     Ok(response)
 }
 
+/// What the document's paths are below. Routes name it each for itself: axum's own way to nest them
+/// would take it out of every request's address, and put layers around every route.
+const SERVER: &str = "/api/v1";
+
 /// The document without any operation.
 pub(super) fn beginning() -> Generated {
     Beginning::openapi()
@@ -249,13 +253,16 @@ pub(super) fn beginning() -> Generated {
 /// Adds what all operations share.
 pub(super) fn complete(generated: Generated) -> Document {
     let mut document = serde_json::to_value(generated).expect("a document has only plain fields");
-    let paths = document["paths"].as_object_mut().into_iter().flatten();
-    for (path, item) in paths {
+    let mut below = Map::new();
+    for (path, mut item) in std::mem::take(document["paths"].as_object_mut().expect("paths")) {
+        let path = path.strip_prefix(SERVER).expect("a route of the API says all of its path");
         let operations = item.as_object_mut().into_iter().flatten();
         for (method, operation) in operations.filter(|(name, _)| is_method(name)) {
             complete_operation(path, method, operation);
         }
+        below.insert(path.to_owned(), item);
     }
+    document["paths"] = below.into();
     let slugs: Vec<&str> = KINDS.iter().map(|kind| kind.slug).collect();
     document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] = json!(slugs);
     document["components"]["responses"] = responses();

@@ -81,7 +81,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Lists the groups, in the order of their numbers.
 #[utoipa::path(
-    get, path = "/groups", operation_id = "listGroups", tag = "groups",
+    get, path = "/api/v1/groups", operation_id = "listGroups", tag = "groups",
     params(Paging),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "A page of groups", body = Envelope<Vec<GroupView<'static>>>)),
@@ -104,7 +104,7 @@ async fn list(
 
 /// Makes a group.
 #[utoipa::path(
-    post, path = "/groups", operation_id = "createGroup", tag = "groups",
+    post, path = "/api/v1/groups", operation_id = "createGroup", tag = "groups",
     params(OnceHeader),
     request_body = GroupToCreate,
     security(("key" = ["groups.write"])),
@@ -141,7 +141,7 @@ async fn create(
 
 /// Shows a group with a page of its members.
 #[utoipa::path(
-    get, path = "/groups/{id}", operation_id = "getGroup", tag = "groups",
+    get, path = "/api/v1/groups/{id}", operation_id = "getGroup", tag = "groups",
     params(GroupPath, PagingById),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "The group", body = Envelope<GroupDetail<'static>>, headers(("ETag" = String, description = "The version of the object")))),
@@ -162,7 +162,7 @@ async fn show(
 
 /// Edits a group; what is left out stays.
 #[utoipa::path(
-    patch, path = "/groups/{id}", operation_id = "editGroup", tag = "groups",
+    patch, path = "/api/v1/groups/{id}", operation_id = "editGroup", tag = "groups",
     params(GroupPath, IfMatch),
     request_body = GroupToEdit,
     security(("key" = ["groups.write"])),
@@ -190,7 +190,7 @@ async fn edit(
 
 /// Deletes a group with its members: what it allows closes.
 #[utoipa::path(
-    delete, path = "/groups/{id}", operation_id = "deleteGroup", tag = "groups",
+    delete, path = "/api/v1/groups/{id}", operation_id = "deleteGroup", tag = "groups",
     params(GroupPath, IfMatch),
     security(("key" = ["groups.write"])),
     responses((status = 204, description = "The group is gone")),

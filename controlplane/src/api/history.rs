@@ -54,7 +54,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 ///
 /// Out of the audit, so that it is answered for groups that are gone as well.
 #[utoipa::path(
-    get, path = "/groups/{id}/history", operation_id = "getGroupHistory", tag = "lists",
+    get, path = "/api/v1/groups/{id}/history", operation_id = "getGroupHistory", tag = "lists",
     params(GroupPath, Asked),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "What was allowed", body = Envelope<GroupHistory>)),

@@ -55,7 +55,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// comes, goes or expires; `Prefer: wait=30` holds the answer until it does. An agent is not told
 /// who is behind an entry.
 #[utoipa::path(
-    get, path = "/groups/{id}/ips", operation_id = "getGroupIps", tag = "lists",
+    get, path = "/api/v1/groups/{id}/ips", operation_id = "getGroupIps", tag = "lists",
     params(GroupPath, AskedQuery, IfNoneMatch, PreferWait),
     security(("key" = ["groups.read"]), ("agent" = [])),
     responses(

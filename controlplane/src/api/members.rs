@@ -105,7 +105,7 @@ pub(super) fn page<'a>(
 
 /// Lists the members of a group, in the order of their ids.
 #[utoipa::path(
-    get, path = "/groups/{id}/members", operation_id = "listMembers", tag = "members",
+    get, path = "/api/v1/groups/{id}/members", operation_id = "listMembers", tag = "members",
     params(GroupPath, PagingById),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "A page of members", body = Envelope<Vec<MemberView<'static>>>)),
@@ -125,7 +125,7 @@ async fn list(
 
 /// Adds a pair, or a fixed network with what it is.
 #[utoipa::path(
-    post, path = "/groups/{id}/members", operation_id = "addMember", tag = "members",
+    post, path = "/api/v1/groups/{id}/members", operation_id = "addMember", tag = "members",
     params(OnceHeader, GroupPath),
     request_body = MemberToAdd,
     security(("key" = ["groups.write"])),
@@ -158,7 +158,7 @@ async fn add(
 
 /// Shows a member.
 #[utoipa::path(
-    get, path = "/groups/{id}/members/{member}", operation_id = "getMember", tag = "members",
+    get, path = "/api/v1/groups/{id}/members/{member}", operation_id = "getMember", tag = "members",
     params(MemberPath),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "The member", body = Envelope<MemberView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
@@ -176,7 +176,7 @@ async fn show(
 
 /// Takes a member out of a group: what it allowed there closes.
 #[utoipa::path(
-    delete, path = "/groups/{id}/members/{member}", operation_id = "removeMember", tag = "members",
+    delete, path = "/api/v1/groups/{id}/members/{member}", operation_id = "removeMember", tag = "members",
     params(MemberPath, IfMatch),
     security(("key" = ["groups.write"])),
     responses((status = 204, description = "The member is gone")),

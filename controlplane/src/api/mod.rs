@@ -48,10 +48,11 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .route_layer(from_fn_with_state(app.clone(), auth::authenticate));
     let documented = OpenApiRouter::with_openapi(document::beginning())
         .merge(authenticated)
-        .merge(agents::enrolment_routes())
-        .merge(document::routes());
-    let (router, generated) = documented.split_for_parts();
-    router.layer(Extension(document::complete(generated)))
+        .merge(agents::enrolment_routes());
+    let (router, mut generated) = documented.split_for_parts();
+    let (document, of_itself) = document::routes().split_for_parts();
+    generated.merge(of_itself);
+    router.merge(document.layer(Extension(document::complete(generated))))
 }
 
 /// Finds a pair by its id or its number in the org. Another org's pair is as unknown as any.

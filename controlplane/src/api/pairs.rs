@@ -131,7 +131,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Lists the pairs, in the order of their numbers.
 #[utoipa::path(
-    get, path = "/pairs", operation_id = "listPairs", tag = "pairs",
+    get, path = "/api/v1/pairs", operation_id = "listPairs", tag = "pairs",
     params(Paging),
     security(("key" = ["pairs.read"])),
     responses((status = 200, description = "A page of pairs", body = Envelope<Vec<PairView<'static>>>)),
@@ -154,7 +154,7 @@ async fn list(
 
 /// Makes a pair and tells its secrets, once.
 #[utoipa::path(
-    post, path = "/pairs", operation_id = "createPair", tag = "pairs",
+    post, path = "/api/v1/pairs", operation_id = "createPair", tag = "pairs",
     params(OnceHeader),
     request_body = PairToCreate,
     security(("key" = ["pairs.write"])),
@@ -197,7 +197,7 @@ async fn create(
 
 /// Shows a pair and where it is.
 #[utoipa::path(
-    get, path = "/pairs/{id}", operation_id = "getPair", tag = "pairs",
+    get, path = "/api/v1/pairs/{id}", operation_id = "getPair", tag = "pairs",
     params(PairPath),
     security(("key" = ["pairs.read"])),
     responses((status = 200, description = "The pair", body = Envelope<PairView<'static>>, headers(("ETag" = String, description = "The version of the object")))),
@@ -214,7 +214,7 @@ async fn show(
 
 /// Edits a pair; what is left out stays.
 #[utoipa::path(
-    patch, path = "/pairs/{id}", operation_id = "editPair", tag = "pairs",
+    patch, path = "/api/v1/pairs/{id}", operation_id = "editPair", tag = "pairs",
     params(PairPath, IfMatch),
     request_body = PairToEdit,
     security(("key" = ["pairs.write"])),
@@ -244,7 +244,7 @@ async fn edit(
 
 /// Deletes a pair: its secrets die and its address closes at once; its name stays in the audit.
 #[utoipa::path(
-    delete, path = "/pairs/{id}", operation_id = "deletePair", tag = "pairs",
+    delete, path = "/api/v1/pairs/{id}", operation_id = "deletePair", tag = "pairs",
     params(PairPath, IfMatch),
     security(("key" = ["pairs.write"])),
     responses((status = 204, description = "The pair is gone")),
@@ -265,7 +265,7 @@ async fn delete(
 ///
 /// Its bookmark stays good: where that may be in wrong hands, give it another one instead.
 #[utoipa::path(
-    delete, path = "/pairs/{id}/addresses", operation_id = "closePair", tag = "pairs",
+    delete, path = "/api/v1/pairs/{id}/addresses", operation_id = "closePair", tag = "pairs",
     params(PairPath),
     security(("key" = ["pairs.write"])),
     responses((status = 204, description = "The pair is nowhere, as far as any list says")),
@@ -286,7 +286,7 @@ async fn close(
 /// The old bookmark dies at once, and the address on file closes: whoever held the old one may have
 /// chosen it.
 #[utoipa::path(
-    post, path = "/pairs/{id}/bookmark", operation_id = "rotateBookmark", tag = "pairs",
+    post, path = "/api/v1/pairs/{id}/bookmark", operation_id = "rotateBookmark", tag = "pairs",
     params(OnceHeader, PairPath, IfMatch),
     security(("key" = ["pairs.write"])),
     responses((status = 200, description = "The pair with its new bookmark", body = Envelope<NewBookmark<'static>>, headers(("ETag" = String, description = "The version of the object")))),
@@ -319,7 +319,7 @@ async fn rotate_bookmark(
 ///
 /// The old server key dies at once. It only reads, so nothing closes.
 #[utoipa::path(
-    post, path = "/pairs/{id}/server_key", operation_id = "rotateServerKey", tag = "pairs",
+    post, path = "/api/v1/pairs/{id}/server_key", operation_id = "rotateServerKey", tag = "pairs",
     params(OnceHeader, PairPath, IfMatch),
     security(("key" = ["pairs.write"])),
     responses((status = 200, description = "The pair with its new server key", body = Envelope<NewServerKey<'static>>, headers(("ETag" = String, description = "The version of the object")))),

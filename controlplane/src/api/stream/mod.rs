@@ -48,7 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// comment every 15 seconds says that the stream lives; it ends after some hours, and at once when
 /// the right to it does.
 #[utoipa::path(
-    get, path = "/stream", operation_id = "followGroups", tag = "lists",
+    get, path = "/api/v1/stream", operation_id = "followGroups", tag = "lists",
     params(StreamQuery),
     security(("key" = ["groups.read"]), ("agent" = [])),
     responses((status = 200, description = "The stream", body = String, content_type = "text/event-stream")),
