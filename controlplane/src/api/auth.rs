@@ -5,23 +5,28 @@
 //! Only a secret that fails meets the budget of failures of its source.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::future::{BoxFuture, Either};
 use postern_shared::ids::{AgentId, GroupId, KeyId, OrgId};
 use postern_shared::scope::Scope;
 use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::token::{Token, TokenHash};
 use subtle::ConstantTimeEq as _;
+use tower::layer::layer_fn;
+use tower::{Layer, Service};
 
 use crate::app::App;
 use crate::domain::{Actor, Command, Credential, Order, Refusal, Secret, Standing, State as Orgs};
@@ -81,23 +86,55 @@ pub(crate) struct Reader(pub(crate) Access);
 
 /// Lets through whoever holds a secret in force from one of its origins, and takes the request
 /// from the holder's budgets.
-pub(crate) async fn authenticate(
-    State(app): State<App>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let (access, budget) = match admit(&app, &request) {
-        Ok(admitted) => admitted,
-        Err(error) => return error.into_response(),
-    };
-    request.extensions_mut().insert(access);
-    let mut response = next.run(request).await;
-    if is_beyond_scope(&response) {
-        let who = Some(access.credential.actor());
-        app.count_refusal(who, Refusal::InsufficientScope, access.address);
+///
+/// A service and not a function between two others: axum would copy the route beneath once more
+/// for that.
+#[derive(Clone)]
+pub(crate) struct Authenticated<S> {
+    app: App,
+    inner: S,
+}
+
+impl<S> Authenticated<S> {
+    pub(crate) fn layer(app: &App) -> impl Layer<S, Service = Authenticated<S>> + Clone + use<S> {
+        let app = app.clone();
+        layer_fn(move |inner| Authenticated { app: app.clone(), inner })
     }
-    budget.write(response.headers_mut());
-    response
+}
+
+impl<S> Service<Request> for Authenticated<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<
+        Ready<Result<Response, Infallible>>,
+        BoxFuture<'static, Result<Response, Infallible>>,
+    >;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let (access, budget) = match admit(&self.app, &request) {
+            Ok(admitted) => admitted,
+            Err(error) => return Either::Left(ready(Ok(error.into_response()))),
+        };
+        request.extensions_mut().insert(access);
+        let (app, answer) = (self.app.clone(), self.inner.call(request));
+        Either::Right(Box::pin(async move {
+            let mut response = answer.await?;
+            if is_beyond_scope(&response) {
+                let who = Some(access.credential.actor());
+                app.count_refusal(who, Refusal::InsufficientScope, access.address);
+            }
+            budget.write(response.headers_mut());
+            Ok(response)
+        }))
+    }
 }
 
 fn admit(app: &App, request: &Request) -> Result<(Access, Budget), ApiError> {

@@ -21,7 +21,6 @@ use std::str::FromStr;
 
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
-use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
 use postern_shared::ids::{GroupId, OrgId, PairId};
 use postern_shared::position::Revision;
@@ -45,7 +44,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(history::routes())
         .merge(stream::routes())
         .merge(agents::routes())
-        .route_layer(from_fn_with_state(app.clone(), auth::authenticate));
+        .route_layer(auth::Authenticated::layer(app));
     let documented = OpenApiRouter::with_openapi(document::beginning())
         .merge(authenticated)
         .merge(agents::enrolment_routes());
