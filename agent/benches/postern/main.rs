@@ -48,6 +48,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 use figure::Figure;
+use mimalloc::MiMalloc;
+
+/// As the control plane has it, which some sections run in this process.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Set in the process that runs in a namespace of its own.
 const INSIDE: &str = "POSTERN_BENCH_INSIDE";
