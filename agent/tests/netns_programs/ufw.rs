@@ -22,13 +22,17 @@ const TARGETS: &str =
 
 impl Unit {
     fn target(&self) -> Marked<Ufw> {
+        self.target_named("host")
+    }
+
+    fn target_named(&self, name: &str) -> Marked<Ufw> {
         let ports = [
             Ports { protocol: Protocol::Udp, first: DOOR, last: DOOR },
             Ports { protocol: Protocol::Udp, first: 60_000, last: 61_000 },
             Ports { protocol: Protocol::Tcp, first: 22, last: 22 },
         ];
-        let config = UfwConfig { ports: ports.into(), owner: "host".to_owned() };
-        Marked::new("host", "host", [group(1)].into(), Ufw::new("host", config, self.commands()))
+        let config = UfwConfig { ports: ports.into(), owner: name.to_owned() };
+        Marked::new(name, name, [group(1)].into(), Ufw::new(name, config, self.commands()))
     }
 
     fn ufw(&self, words: &str) -> String {
@@ -114,6 +118,47 @@ async fn packets_pass_by_our_rules_and_those_of_others_stay() {
     assert!(!lab.reaches("10.0.0.1", DOOR));
     assert!(!lab.reaches("2001:db8:1::7", DOOR));
     assert_eq!(unit.rules(), before);
+}
+
+#[tokio::test]
+async fn two_targets_that_write_at_once_undo_nothing_of_each_other() {
+    netns::require();
+    let other = TARGETS.replace("name: host", "name: other");
+    let unit = Unit::start(&format!("{TARGETS}{other}"));
+    let (mut one, mut two) = (unit.target(), unit.target_named("other"));
+    let (first, second) = ([("10.0.0.1", HOUR)], [("10.0.0.2", HOUR)]);
+
+    let (one, two) = tokio::join!(pass(&mut one, &first, &[]), pass(&mut two, &second, &[]));
+
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(unit.rules().len(), 4, "{:?}", unit.rules());
+}
+
+#[tokio::test]
+async fn ports_that_the_target_has_no_more_are_closed() {
+    netns::require();
+    let unit = Unit::start(TARGETS);
+    let office = ["allow", "proto", "tcp", "from", "10.0.0.1", "to", "any", "port", "80"];
+    unit.within("ufw", &[&office[..], &["comment", "office"]].concat());
+    let entries = [("10.0.0.1", HOUR), ("10.0.0.2", HOUR)];
+    pass(&mut unit.target(), &entries, &[]).await.unwrap();
+    let before = unit.rules();
+    // As the target left them when it had this port as well.
+    for line in before.iter().filter(|line| line.contains("proto tcp comment 'postern")) {
+        let comment = line.split('\'').nth(1).unwrap();
+        let from = line.split(' ').nth(3).unwrap();
+        let old = ["allow", "proto", "tcp", "from", from, "to", "any", "port", "443"];
+        unit.within("ufw", &[&old[..], &["comment", comment]].concat());
+    }
+    assert_eq!(unit.rules().len(), before.len() + 2);
+
+    pass(&mut unit.target(), &entries, &[]).await.unwrap();
+
+    let bare = |rules: Vec<String>| -> Vec<String> {
+        rules.iter().map(|rule| rule.split('=').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(bare(unit.rules()), bare(before));
 }
 
 #[tokio::test]

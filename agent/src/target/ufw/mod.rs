@@ -23,6 +23,8 @@ use self::rules::{Rule, Said};
 use super::TargetError;
 use super::marked::{Edits, Held, Provider, first_words};
 use super::nft::Ports;
+use tokio::sync::Mutex;
+
 use crate::commands::{CommandError, Commands, Deed, Program, Trade};
 
 const UFW: &str = "/usr/sbin/ufw";
@@ -62,6 +64,10 @@ pub struct Ufw {
     rules: BTreeMap<Rule, Said>,
 }
 
+/// One write at a time: ufw reads all of its rules before it locks them, so that of two that run at
+/// once one undoes the other.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 impl UfwConfig {
     /// Says what ufw would not take.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -82,6 +88,11 @@ impl UfwConfig {
         ports.into_iter().map(|(protocol, ports)| Rule { network, ports, protocol }).collect()
     }
 
+    /// Says whether the rule is one of those that make an entry, by the ports as they are now.
+    fn wants(&self, rule: &Rule) -> bool {
+        self.rules(rule.network).contains(rule)
+    }
+
     fn is_ours(&self, said: &Said) -> bool {
         said.is_plain_allow && said.comment.starts_with(&first_words(&self.owner))
     }
@@ -93,6 +104,7 @@ impl UfwConfig {
 
     /// Changes rules of ours, those that go first, for as long as one write may take.
     pub(crate) async fn write(&self, change: &Change) -> Result<String, CommandError> {
+        let _turn = TURN.lock().await;
         let started = Instant::now();
         for words in self.steps(change, &rules::read(&self.read().await?))? {
             if WRITE_MAX < started.elapsed() {
@@ -110,9 +122,13 @@ impl UfwConfig {
         there: &BTreeMap<Rule, Said>,
     ) -> Result<Vec<Vec<String>>, CommandError> {
         let ours = |rule: &Rule| there.get(rule).is_some_and(|said| self.is_ours(said));
-        let gone = change.remove.iter().flat_map(|network| self.rules(*network));
-        let mut steps: Vec<Vec<String>> =
-            gone.filter(|rule| ours(rule)).map(|rule| rule.delete()).collect();
+        let puts = |network| change.put.iter().any(|(put, _)| *put == network);
+        // With whatever ports: there may have been others when the rule was made.
+        let goes = |rule: &&Rule| {
+            change.remove.contains(&rule.network) || puts(rule.network) && !self.wants(rule)
+        };
+        let gone = there.keys().filter(|rule| ours(rule)).filter(goes);
+        let mut steps: Vec<Vec<String>> = gone.map(Rule::delete).collect();
         for (network, mark) in &change.put {
             let is_mark = mark.starts_with(&first_words(&self.owner))
                 && mark
@@ -165,14 +181,16 @@ impl Provider for Ufw {
     /// A rule of somebody else counts as a piece that is there: ours cannot be.
     fn held(&self) -> BTreeMap<Network, Held> {
         let mut held: BTreeMap<Network, Held> = BTreeMap::new();
-        let ours = self.rules.iter().filter(|(_, said)| self.config.is_ours(said));
-        for (rule, said) in ours {
+        let ours = || self.rules.iter().filter(|(_, said)| self.config.is_ours(said));
+        for (rule, said) in ours() {
             let entry = held.entry(rule.network).or_default();
             entry.descriptions.insert(said.comment.clone());
         }
         for (network, entry) in &mut held {
             let mut wanted = self.config.rules(*network).into_iter();
-            entry.is_whole = wanted.all(|rule| self.rules.contains_key(&rule));
+            let mut here = ours().filter(|(rule, _)| rule.network == *network);
+            let is_more = here.any(|(rule, _)| !self.config.wants(rule));
+            entry.is_whole = wanted.all(|rule| self.rules.contains_key(&rule)) && !is_more;
         }
         held
     }
@@ -244,6 +262,28 @@ mod tests {
         assert_eq!(
             steps(&[], &[("10.0.0.1", mark), ("10.0.0.2", mark)], shown),
             [format!("allow proto udp from 10.0.0.1 to any port 60000:61000 comment {mark}")]
+        );
+    }
+
+    #[test]
+    fn rules_of_ours_with_other_ports_than_now_go() {
+        let shown = "\
+            ufw allow from 10.0.0.1 to any port 443 proto tcp comment 'postern web a=never'\n\
+            ufw allow from 10.0.0.1 to any port 22 proto tcp comment 'postern web a=never'\n\
+            ufw allow from 10.0.0.1 to any port 80 proto tcp comment 'office'\n";
+        let mark = "postern web a=never";
+
+        assert_eq!(
+            steps(&[], &[("10.0.0.1", mark)], shown),
+            [
+                "delete allow proto tcp from 10.0.0.1 to any port 443".to_owned(),
+                format!("allow proto udp from 10.0.0.1 to any port 60000:61000 comment {mark}")
+            ]
+        );
+        assert_eq!(
+            steps(&["10.0.0.1"], &[], shown),
+            ["22", "443"]
+                .map(|port| format!("delete allow proto tcp from 10.0.0.1 to any port {port}"))
         );
     }
 
