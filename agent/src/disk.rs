@@ -38,9 +38,11 @@ pub(crate) fn replace_by(
     replace_given(path, give, write)
 }
 
-/// Replaces the file at `path` by `content`, for whom `rights` say. Blocks on the disk.
+/// Replaces the file at `path` by `content`, for whom `rights` say; where they do not, it belongs to
+/// whoever has the folder. Blocks on the disk.
 pub(crate) fn replace_with(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
     let give = |file: &File| {
+        give_to_owner_of(directory_of(path), file)?;
         if rights.user.is_some() || rights.group.is_some() {
             std::os::unix::fs::fchown(file, rights.user, rights.group)?;
         }
@@ -219,8 +221,10 @@ mod tests {
 
         ensure_directory(&directory.path().join("lists")).unwrap();
         replace(&directory.path().join("lists").join("state"), b"one").unwrap();
+        let rights = Rights { mode: 0o640, user: None, group: None };
+        replace_with(&directory.path().join("lists").join("given"), b"one", rights).unwrap();
 
-        for path in ["lists", "lists/state"] {
+        for path in ["lists", "lists/state", "lists/given"] {
             assert_eq!(fs::metadata(directory.path().join(path)).unwrap().uid(), owner, "{path}");
         }
     }

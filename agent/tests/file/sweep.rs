@@ -69,12 +69,40 @@ async fn what_could_not_be_taken_away_is_told_by_the_exit_code() {
         sweep(&scene, "format: haproxy, reload: [/bin/sh, -c, 'echo gone >&2; exit 1']");
     assert_eq!(code, Some(1), "{said}");
     assert!(said[0]["error"].as_str().unwrap().contains("gone"), "{said}");
+    assert_eq!(scene.networks(), nets(&["10.1.2.3"]));
+
+    // The program holds it still: as long as it has not read the file, each sweep says so.
+    let (code, said) = sweep(&scene, "format: haproxy, reload: [/bin/sh, -c, 'exit 1']");
+    assert_eq!(code, Some(1), "{said}");
+    let read = scene.folder.path().join("read");
+    let reload = format!("format: haproxy, reload: [/bin/sh, -c, 'echo >>{}']", read.display());
+    assert_eq!(sweep(&scene, &reload).0, Some(0));
+    assert_eq!(sweep(&scene, &reload).0, Some(0));
+    assert_eq!(fs::read_to_string(&read).unwrap(), "\n", "it is read once");
 
     let scene = Scene::new(template(Some("#")));
     fs::write(scene.path(), "theirs\n").unwrap();
     let (code, said) = sweep(&scene, "template: {line: '{network}', comment: '#'}");
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(scene.text(), "theirs\n");
+}
+
+#[tokio::test]
+async fn what_somebody_changed_is_not_said_to_be_in_order() {
+    let scene = Scene::new(feed(Format::Haproxy));
+    let damages: [fn(&str) -> String; 2] =
+        [|text| text.to_owned() + "10.9.9.9\n", |text| text.replacen(" 1 kept", " 9 kept", 1)];
+    for damage in damages {
+        let mut target = scene.start();
+        pass(&mut target, &[("10.1.2.3", HOUR)], &[]).await.unwrap();
+        assert_eq!(sweep(&scene, "format: haproxy").0, Some(0));
+        fs::write(scene.path(), damage(&scene.text())).unwrap();
+
+        let (code, said) = sweep(&scene, "format: haproxy");
+
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said[0]["error"].as_str().unwrap().contains("is not known"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ mod template;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,8 @@ pub struct File {
     is_true: bool,
     /// The program has not read it, as far as is known.
     is_owed: bool,
+    /// What says so to the next process was there.
+    was_owed: bool,
     seen: Option<Seen>,
     watch: Option<Watch>,
     now: (Timestamp, Instant),
@@ -91,6 +94,7 @@ impl File {
             commands,
             head: None,
             is_true: false,
+            was_owed: false,
             seen: None,
             watch: None,
             now: (Timestamp::EPOCH, Instant::now()),
@@ -103,9 +107,17 @@ impl File {
 
     /// Where the head stands in a form without comments.
     fn sidecar(&self) -> Option<PathBuf> {
+        self.config.form.comment().is_none().then(|| self.beside("postern"))
+    }
+
+    /// What is there from a write until the program has read what was written.
+    fn owing(&self) -> PathBuf {
+        self.beside("owed")
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
         let name = self.config.path.file_name().unwrap_or_default().to_string_lossy();
-        let beside = || self.config.path.with_file_name(format!(".{name}.postern"));
-        self.config.form.comment().is_none().then(beside)
+        self.config.path.with_file_name(format!(".{name}.{what}"))
     }
 
     fn body(&self, head: &Head) -> String {
@@ -166,11 +178,15 @@ impl File {
         let (above, below) = (head.write(&self.owner, comment), self.body(&head));
         self.is_true = false;
         self.is_owed = self.config.reload.is_some();
+        let owing = self.is_owed.then(|| self.owing());
         let (sidecar, config) = (self.sidecar(), self.config.clone());
         let written = on_disk(move || {
             let put = |path: &Path, text: &str| {
                 place::put(path, text, config.mode, config.user.as_ref(), config.group.as_ref())
             };
+            if let Some(owing) = &owing {
+                put(owing, "")?;
+            }
             match &sidecar {
                 Some(sidecar) => {
                     put(sidecar, &above)?;
@@ -190,7 +206,15 @@ impl File {
             let trade = Trade::Reload(program);
             let done = self.commands.carry_out(&self.owner, &trade, &Deed::Reload {}).await;
             done.map_err(|error| chain(&error))?;
-            self.is_owed = false;
+            (self.is_owed, self.was_owed) = (false, false);
+            let owing = self.owing();
+            match on_disk(move || fs::remove_file(owing)).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // The next process has the program read it once more, which harms nothing.
+                    tracing::warn!(%error, target_name = %self.owner, "a file's mark stays");
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         Ok(())
     }
@@ -231,15 +255,15 @@ impl Provider for File {
         if self.watch.is_none() {
             self.watch = Some(Watch::on(&path));
         }
-        let sidecar = self.sidecar();
+        let (sidecar, owing) = (self.sidecar(), self.owing());
         let looked = on_disk(move || {
             let (file, seen) = place::look(&path)?;
             let beside = sidecar.map(|sidecar| place::look(&sidecar)).transpose()?;
-            Ok((file, beside.map(|(beside, _)| beside), seen))
+            Ok((file, beside.map(|(beside, _)| beside), seen, owing.try_exists()?))
         });
-        let (file, beside, seen) =
+        let (file, beside, seen, was_owed) =
             looked.await.map_err(|source| self.unreachable("read", source))?;
-        self.seen = seen;
+        (self.seen, self.was_owed) = (seen, was_owed);
         self.take(&file, beside.as_ref())
     }
 
@@ -255,6 +279,19 @@ impl Provider for File {
 
     fn is_settled(&self) -> bool {
         self.is_written() && !self.is_owed
+    }
+
+    fn doubt(&self) -> Option<String> {
+        let path = self.config.path.display();
+        (self.head.is_some() && !self.is_true).then(|| {
+            format!(
+                "{path} was changed by somebody or is damaged: what is overdue in it is not known"
+            )
+        })
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.was_owed && self.config.reload.is_some()
     }
 
     fn preview(&self, edits: &Edits) -> String {

@@ -71,6 +71,17 @@ pub trait Provider: Send + 'static {
         true
     }
 
+    /// Why what is held is no proof of what is open, for a sweep, which has no list to put it right
+    /// by.
+    fn doubt(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether a write, perhaps of a process before, did not come to its end.
+    fn is_unfinished(&self) -> bool {
+        false
+    }
+
     /// Hears the time, before each read and write.
     fn tell_time(&mut self, _now: Timestamp) {}
 

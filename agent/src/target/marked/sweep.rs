@@ -27,12 +27,14 @@ pub async fn sweep<P: Provider>(
     provider.tell_time(now);
     in_time(provider.read()).await?;
     let overdue = overdue(&provider.held(), owner, now);
-    if overdue.is_empty() {
-        return Ok(Swept::default());
+    if !overdue.is_empty() || provider.is_unfinished() {
+        let edits = Edits { remove: overdue.clone(), put: BTreeMap::new() };
+        in_time(provider.write(&edits)).await?;
+        in_time(provider.read()).await?;
     }
-    let edits = Edits { remove: overdue.clone(), put: BTreeMap::new() };
-    in_time(provider.write(&edits)).await?;
-    in_time(provider.read()).await?;
+    if let Some(reason) = provider.doubt() {
+        return Err(TargetError::Rejected { reason });
+    }
     let there = provider.held();
     let (left, removed) = overdue.into_iter().partition(|network| there.contains_key(network));
     Ok(Swept { removed, left })
