@@ -9,7 +9,7 @@ use postern_shared::plan::{Observed, Plan};
 use postern_shared::policy::LocalPolicy;
 use postern_shared::time::Timestamp;
 
-use crate::config::{Opening, TargetConfig};
+use crate::config::{Opening, SweepFuture, Sweeping, TargetConfig};
 use crate::directory::Directory;
 use crate::target::{Refresh, Target, TargetError, TargetInfo};
 
@@ -25,6 +25,10 @@ pub(crate) trait Firewalls: Clone + Send + Sync + 'static {
         policy: &LocalPolicy,
         directory: &Directory,
     ) -> Result<Self::Target, String>;
+
+    /// Takes away what is overdue by the marks alone, which needs no group; `None` where entries end by
+    /// themselves.
+    fn sweep(&self, config: &TargetConfig, now: Timestamp) -> Option<SweepFuture>;
 }
 
 /// The firewalls of this host.
@@ -63,6 +67,11 @@ impl Firewalls for HostFirewalls {
         let (failsafe, commands) = (&policy.failsafe, &config.commands);
         let opening = Opening { name: &config.name, failsafe, policy, directory, commands };
         config.kind.as_kind().open(&opening)
+    }
+
+    fn sweep(&self, config: &TargetConfig, now: Timestamp) -> Option<SweepFuture> {
+        let sweeping = Sweeping { name: &config.name, commands: &config.commands, now };
+        config.kind.as_kind().sweep(sweeping)
     }
 }
 

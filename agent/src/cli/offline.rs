@@ -8,11 +8,11 @@ use postern_shared::plan::Plan;
 
 use crate::cache::{Cache, Witness};
 use crate::clock::{self, Clock, SteadyClock};
-use crate::config::{Config, Sweeping};
+use crate::config::Config;
 use crate::control::protocol::{Flushed, Planned, Sweep};
 use crate::daemon::followed;
 use crate::directory::Directory;
-use crate::firewalls::Firewalls;
+use crate::firewalls::{Firewalls, HostFirewalls};
 use crate::lists::{Lists, Mode};
 use crate::reconcile::{Pending, is_standing};
 use crate::target::Target;
@@ -89,9 +89,8 @@ pub(super) async fn flush(
 pub(super) async fn sweep(config: &Config) -> Vec<Sweep> {
     let mut sweeps = Vec::new();
     for target in &config.targets {
-        let (name, commands) = (&target.name, &target.commands);
-        let sweeping = Sweeping { name, commands, now: clock::wall_time() };
-        let Some(sweep) = target.kind.as_kind().sweep(sweeping) else { continue };
+        let sweep = HostFirewalls.sweep(target, clock::wall_time());
+        let Some(sweep) = sweep else { continue };
         let (swept, error) = match sweep.await {
             Ok(swept) => (swept, None),
             Err(error) => (Swept::default(), Some(chain(&error))),

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use postern_shared::error::chain;
 use postern_shared::ids::GroupId;
 use postern_shared::wire::v1::{AgentGroup, AgentUpdate, TargetStatus};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::cache::{self, Cache, Witness};
 use crate::chance::Chance;
@@ -24,6 +27,8 @@ use crate::status::{Board, TargetNotes, TargetState};
 
 /// Orders of operators that wait for a target; more of them wait at the socket.
 const ORDERS_MAX: usize = 4;
+/// How long after a sweep the next one begins, where nothing else is done for a target.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// What outlives a reload.
 pub(super) struct Parts<C> {
@@ -49,6 +54,25 @@ pub(super) struct Session {
 pub(crate) fn followed(config: &Config, directory: &Directory) -> BTreeSet<GroupId> {
     let all = config.targets.iter().flat_map(TargetConfig::groups);
     all.filter_map(|group: &GroupRef| directory.resolve(group).ok()).collect()
+}
+
+/// Keeps taking away what is overdue at a target that cannot be kept, such as where the control plane
+/// has never said which group is meant.
+async fn sweep_on<F: Firewalls, C: Clock>(firewalls: F, target: TargetConfig, clock: Arc<C>) {
+    while let Some(sweep) = firewalls.sweep(&target, clock.now()) {
+        match sweep.await {
+            Ok(swept) => {
+                for network in swept.removed {
+                    tracing::info!(target_name = %target.name, %network, "swept what is overdue");
+                }
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(target_name = %target.name, error, "a sweep failed");
+            }
+        }
+        sleep(SWEEP_EVERY).await;
+    }
 }
 
 impl Session {
@@ -98,6 +122,8 @@ impl Session {
                     tracing::error!(target_name = %target.name, why, "the target cannot be kept");
                     notes.status.state = TargetState::Failing;
                     notes.status.detail = Some(why);
+                    let (target, clock) = (target.clone(), Arc::clone(&parts.clock));
+                    session.tasks.spawn(sweep_on(firewalls.clone(), target, clock));
                 }
             }
             parts.board.write(|board| board.targets.insert(target.name.clone(), notes));

@@ -13,9 +13,11 @@ use postern_shared::wire::v1::AgentGroup;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::config::SweepFuture;
 use crate::control::ask;
 use crate::control::protocol::{Answer, Flushed, Planned, Reloaded, Request, Why};
 use crate::credential::tests::credential;
+use crate::firewalls::HostFirewalls;
 use crate::status::{Link, Status};
 use crate::target::{Refresh, Target, TargetError, TargetInfo};
 use crate::testing::group;
@@ -41,6 +43,10 @@ impl Firewalls for NoFirewalls {
     ) -> Result<NoFirewall, String> {
         let info = TargetInfo { name: config.name.clone(), kind: "none", strategy: String::new() };
         Ok(NoFirewall { info, observed: BTreeMap::new() })
+    }
+
+    fn sweep(&self, config: &TargetConfig, now: Timestamp) -> Option<SweepFuture> {
+        HostFirewalls.sweep(config, now)
     }
 }
 
@@ -150,6 +156,29 @@ impl Host {
 
 fn has_trouble(status: &Status, word: &str) -> bool {
     status.troubles.iter().any(|trouble| trouble.contains(word))
+}
+
+#[tokio::test]
+async fn what_is_overdue_goes_before_anybody_has_said_which_group_is_meant() {
+    let host = Host::new().await;
+    let path = host.path("list");
+    fs::write(
+        &path,
+        "# postern list 2026-01-01T00:00:00Z 1 kept\n\
+         # 10.1.2.4/32 postern list 01010101=2026-01-01T00:00:00Z\n10.1.2.4\n",
+    )
+    .unwrap();
+
+    host.configure(&format!(
+        "  - {{ name: list, type: file, path: {}, format: haproxy, groups: [nobody-knows] }}\n",
+        path.display()
+    ));
+
+    host.until("it is gone", |status| {
+        has_trouble(status, "nobody-knows")
+            && !fs::read_to_string(&path).unwrap().contains("10.1.2.4")
+    })
+    .await;
 }
 
 #[tokio::test]
