@@ -14,7 +14,8 @@ const MODE: u32 = 0o644;
 struct Figure {
     name: &'static str,
     help: &'static str,
-    of: fn(&crate::status::TargetStatus) -> u64,
+    /// None where it is not known.
+    of: fn(&crate::status::TargetStatus) -> Option<u64>,
 }
 
 const FIGURES: [Figure; 4] = [
@@ -26,17 +27,17 @@ const FIGURES: [Figure; 4] = [
     Figure {
         name: "target_in_sync",
         help: "Whether the target is equal to its lists.",
-        of: |target| u64::from(target.state == TargetState::InSync),
+        of: |target| Some(u64::from(target.state == TargetState::InSync)),
     },
     Figure {
         name: "target_failures",
         help: "Failures in a row.",
-        of: |target| u64::from(target.failures),
+        of: |target| Some(u64::from(target.failures)),
     },
     Figure {
         name: "target_repairs",
         help: "How often the change of somebody else was found and mended.",
-        of: |target| target.repairs,
+        of: |target| Some(target.repairs),
     },
 ];
 
@@ -55,7 +56,9 @@ fn render(status: &Status) -> String {
         let name = format!("postern_agent_{name}");
         line(format_args!("# HELP {name} {help}\n# TYPE {name} gauge"));
         for target in &status.targets {
-            line(format_args!("{name}{{target=\"{}\"}} {}", target.name, of(target)));
+            if let Some(figure) = of(target) {
+                line(format_args!("{name}{{target=\"{}\"}} {figure}", target.name));
+            }
         }
     }
     if let Some(heard_at) = status.plane.heard_at {
@@ -84,6 +87,8 @@ mod tests {
         notes.status.state = TargetState::InSync;
         let board = Board::new("https://plane.example".to_owned(), now);
         board.write(|board| board.targets.insert("web".to_owned(), notes));
+        let unread = TargetNotes::new("unread", "file", Vec::new());
+        board.write(|board| board.targets.insert("unread".to_owned(), unread));
         let read = board.read();
         let status = Status {
             version: "1".to_owned(),
@@ -109,6 +114,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+        assert!(!text.contains("past_expiry_seconds{target=\"unread\"}"), "{text}");
         assert!(read.all_troubles_at(now)[0].contains("7 s past its deadline"));
     }
 }

@@ -110,8 +110,9 @@ pub(crate) struct TargetStatus {
     pub(crate) repairs: u64,
     /// Failures in a row.
     pub(crate) failures: u32,
-    /// How long the entry that is open the longest past its deadline is so: 0 where all is well.
-    pub(crate) grants_open_past_expiry_seconds: u64,
+    /// How long the entry that is open the longest past its deadline is so: 0 where all is well, `None`
+    /// where nobody has looked yet.
+    pub(crate) grants_open_past_expiry_seconds: Option<u64>,
 }
 
 /// How far a target is.
@@ -148,6 +149,8 @@ pub(crate) struct TargetNotes {
     pub(crate) status: TargetStatus,
     /// When the pass that is under way began.
     pub(crate) busy_since: Option<Timestamp>,
+    /// Whether it is known what stands there.
+    pub(crate) was_read: bool,
     /// The earliest deadline of what stands there and does not end by itself.
     pub(crate) earliest_deadline: Option<Timestamp>,
 }
@@ -210,9 +213,10 @@ impl TargetNotes {
                 changed_at: None,
                 repairs: 0,
                 failures: 0,
-                grants_open_past_expiry_seconds: 0,
+                grants_open_past_expiry_seconds: None,
             },
             busy_since: None,
+            was_read: false,
             earliest_deadline: None,
         }
     }
@@ -224,7 +228,7 @@ impl Notes {
         let at = |notes: &TargetNotes| {
             let past = notes.earliest_deadline.map(|deadline| now.since(deadline).as_secs());
             TargetStatus {
-                grants_open_past_expiry_seconds: past.unwrap_or(0),
+                grants_open_past_expiry_seconds: past.or(notes.was_read.then_some(0)),
                 ..notes.status.clone()
             }
         };
@@ -243,7 +247,7 @@ impl Notes {
             is_trouble.then(|| format!("target {}: {detail}", status.name))
         });
         let overdue = self.targets_at(now).into_iter().filter_map(|target| {
-            let secs = target.grants_open_past_expiry_seconds;
+            let secs = target.grants_open_past_expiry_seconds?;
             let words =
                 || format!("target {}: an entry is open {secs} s past its deadline", target.name);
             (OVERDUE_SECS < secs).then(words)

@@ -150,6 +150,7 @@ impl<T: Target, C: Clock> Keeper<T, C> {
         let earliest_deadline = self.target.earliest_deadline();
         self.note(|notes| {
             notes.busy_since = None;
+            notes.was_read |= result.is_ok();
             notes.earliest_deadline = earliest_deadline;
             notes.status.passed_at = Some(now);
             notes.status.strategy.clone_from(&info.strategy);
