@@ -150,19 +150,15 @@ impl Provider for SecurityGroup {
     }
 
     fn held(&self) -> BTreeMap<Network, Held> {
+        let there = self.there();
+        let is_there = |network| self.openings(network).all(|opening| there.contains(&opening));
         let mut held: BTreeMap<Network, Held> = BTreeMap::new();
         for (opening, rule) in self.ours() {
-            let description = rule.description.clone();
-            held.entry(opening.network).or_default().descriptions.insert(description);
-        }
-        let there = self.there();
-        let ports: BTreeSet<Opening> = self.ours().map(|(opening, _)| opening.clone()).collect();
-        for (network, held) in &mut held {
-            let is_there = self.openings(*network).all(|opening| there.contains(&opening));
-            let is_more = ports
-                .iter()
-                .any(|opening| opening.network == *network && !self.is_ours_to_open(opening));
-            held.is_whole = is_there && !is_more;
+            let whole = || Held { is_whole: is_there(opening.network), ..Held::default() };
+            let entry = held.entry(opening.network).or_insert_with(whole);
+            entry.descriptions.insert(rule.description.clone());
+            // With one too many it is no entry as it should be either.
+            entry.is_whole &= self.is_ours_to_open(opening);
         }
         held
     }

@@ -180,17 +180,17 @@ impl Provider for Ufw {
 
     /// A rule of somebody else counts as a piece that is there: ours cannot be.
     fn held(&self) -> BTreeMap<Network, Held> {
+        let is_there = |network: Network| {
+            let mut wanted = self.config.rules(network).into_iter();
+            wanted.all(|rule| self.rules.contains_key(&rule))
+        };
         let mut held: BTreeMap<Network, Held> = BTreeMap::new();
-        let ours = || self.rules.iter().filter(|(_, said)| self.config.is_ours(said));
-        for (rule, said) in ours() {
-            let entry = held.entry(rule.network).or_default();
+        for (rule, said) in self.rules.iter().filter(|(_, said)| self.config.is_ours(said)) {
+            let whole = || Held { is_whole: is_there(rule.network), ..Held::default() };
+            let entry = held.entry(rule.network).or_insert_with(whole);
             entry.descriptions.insert(said.comment.clone());
-        }
-        for (network, entry) in &mut held {
-            let mut wanted = self.config.rules(*network).into_iter();
-            let mut here = ours().filter(|(rule, _)| rule.network == *network);
-            let is_more = here.any(|(rule, _)| !self.config.wants(rule));
-            entry.is_whole = wanted.all(|rule| self.rules.contains_key(&rule)) && !is_more;
+            // With one too many it is no entry as it should be either.
+            entry.is_whole &= self.config.wants(rule);
         }
         held
     }
