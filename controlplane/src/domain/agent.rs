@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Decision;
 use super::pair::{self, Pair};
-use super::rejection::Rejection;
+use super::rejection::{Rejection, check_unchanged};
 use super::state::State;
 use super::text::Label;
 use super::{Change, Event};
@@ -132,11 +132,8 @@ pub(super) fn set_groups(
     groups: &BTreeSet<GroupId>,
     expected: Option<Revision>,
 ) -> Result<Decision, Rejection> {
-    let revision = state.agent_row(id).map(|row| row.revision);
-    if expected.is_some() && expected != revision {
-        return Err(Rejection::Changed);
-    }
     let agent = live(state, org, id)?;
+    check_unchanged(expected, state.agent_row(id).ok_or(Rejection::NotFound)?.revision)?;
     check_groups(state, org, groups)?;
     if agent.groups == *groups {
         return Ok(Decision::nothing());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::Whereabouts;
 use super::command::Decision;
-use super::rejection::Rejection;
+use super::rejection::{Rejection, check_unchanged};
 use super::state::{GroupRow, State};
 use super::text::Label;
 use super::{Change, Event};
@@ -132,9 +132,7 @@ pub(super) fn edit(
     expected: Option<Revision>,
 ) -> Result<Decision, Rejection> {
     let row = state.group_of(org, id)?;
-    if expected.is_some_and(|expected| expected != row.revision) {
-        return Err(Rejection::Changed);
-    }
+    check_unchanged(expected, row.revision)?;
     let mut group = row.record.clone();
     if let Some(name) = &edit.name {
         group.name = name.clone();
@@ -156,9 +154,7 @@ pub(super) fn delete(
     expected: Option<Revision>,
 ) -> Result<Decision, Rejection> {
     let row = state.group_of(org, id)?;
-    if expected.is_some_and(|expected| expected != row.revision) {
-        return Err(Rejection::Changed);
-    }
+    check_unchanged(expected, row.revision)?;
     let event = Event::GroupDeleted { group: id, name: row.record.name.clone() };
     Ok(Decision::new(event, [Change::DeleteGroup(id)]))
 }

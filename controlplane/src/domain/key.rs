@@ -14,7 +14,7 @@ use super::account::{self, Factor};
 use super::command::Decision;
 use super::org::Role;
 use super::pair::{self, Pair};
-use super::rejection::Rejection;
+use super::rejection::{Rejection, check_unchanged};
 use super::state::State;
 use super::text::Label;
 use super::{Actor, Change, Event};
@@ -231,9 +231,7 @@ pub(super) fn narrow(
     expected: Option<Revision>,
 ) -> Result<Decision, Rejection> {
     let row = state.key_row(id).filter(|row| row.record.org == org).ok_or(Rejection::NotFound)?;
-    if expected.is_some_and(|expected| expected != row.revision) {
-        return Err(Rejection::Changed);
-    }
+    check_unchanged(expected, row.revision)?;
     let key = &row.record;
     if key.revoked_at.is_some() {
         return Err(Rejection::Conflict("the key is revoked; mint another one"));

@@ -10,7 +10,7 @@ use postern_shared::token::TokenHash;
 use serde::{Deserialize, Serialize};
 
 use super::command::Decision;
-use super::rejection::Rejection;
+use super::rejection::{Rejection, check_unchanged};
 use super::state::{PairRow, State};
 use super::text::{Email, Label};
 use super::{Change, Event};
@@ -126,9 +126,7 @@ pub(super) fn edit(
     expected: Option<Revision>,
 ) -> Result<Decision, Rejection> {
     let row = state.live_pair(org, id)?;
-    if expected.is_some_and(|expected| expected != row.revision) {
-        return Err(Rejection::Changed);
-    }
+    check_unchanged(expected, row.revision)?;
     let mut pair = row.record.clone();
     if let Some(name) = &edit.name {
         pair.name = name.clone();
@@ -245,9 +243,7 @@ fn free(
     expected: Option<Revision>,
 ) -> Result<&PairRow, Rejection> {
     let row = state.live_pair(org, id)?;
-    if expected.is_some_and(|expected| expected != row.revision) {
-        return Err(Rejection::Changed);
-    }
+    check_unchanged(expected, row.revision)?;
     if state.agents_of(org).any(|agent| agent.pair == id && agent.revoked_at.is_none()) {
         return Err(Rejection::Conflict("the pair is an agent's own; revoke the agent instead"));
     }

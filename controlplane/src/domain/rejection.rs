@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use postern_shared::position::Revision;
+
 /// Why an order is refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -42,4 +44,15 @@ pub enum Rejection {
         /// When one of them is forgotten.
         retry_after: Duration,
     },
+}
+
+/// Holds a change to the version that the caller saw, where it says which that was.
+pub(super) fn check_unchanged(
+    expected: Option<Revision>,
+    revision: Revision,
+) -> Result<(), Rejection> {
+    match expected {
+        Some(expected) if expected != revision => Err(Rejection::Changed),
+        Some(_) | None => Ok(()),
+    }
 }
