@@ -8,6 +8,7 @@ use postern_shared::ids::EnrolmentId;
 use postern_shared::token::TokenKind;
 
 use super::{SECTION, page, ticked};
+use crate::api::once::Turn;
 use crate::console::fields::Fields;
 use crate::console::gate::Sent;
 use crate::console::show::When;
@@ -25,11 +26,7 @@ struct InvitedPage<'a> {
     invitation: &'a str,
 }
 
-pub(super) async fn invite(sent: Sent) -> Result<Response, ApiError> {
-    let turn = match sent.turn()? {
-        Ok(turn) => turn,
-        Err(page) => return Ok(page),
-    };
+pub(super) async fn invite(sent: Sent, turn: Turn) -> Result<Response, ApiError> {
     let mut fields = Fields::of(&sent);
     let (name, valid) = (fields.label(), fields.ttl("valid", "the time for which it is good"));
     let groups = ticked(&sent, &fields);

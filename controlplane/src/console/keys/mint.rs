@@ -31,11 +31,7 @@ struct New {
     pair: Option<(Pair, Token)>,
 }
 
-pub(super) async fn mint(sent: Sent) -> Result<Response, ApiError> {
-    let turn = match sent.turn()? {
-        Ok(turn) => turn,
-        Err(page) => return Ok(page),
-    };
+pub(super) async fn mint(sent: Sent, turn: Turn) -> Result<Response, ApiError> {
     let mut fields = Fields::of(&sent);
     let new = read(&sent.viewer, &mut fields);
     if let (Some(new), true) = (new, fields.wrong().is_empty())

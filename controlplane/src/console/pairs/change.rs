@@ -12,6 +12,7 @@ use postern_shared::token::TokenKind;
 use super::page::{Form, show_tried};
 use super::secrets::{self, Bookmark, ServerKey};
 use super::{SECTION, page, path};
+use crate::api::once::Turn;
 use crate::api::{group_id, pair_id};
 use crate::app::App;
 use crate::console::fields::Fields;
@@ -91,9 +92,13 @@ async fn join(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> 
     show_tried(viewer, pair, Form::Join, &fields)
 }
 
-async fn rotate_bookmark(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn rotate_bookmark(
+    sent: Sent,
+    Path(id): Path<String>,
+    turn: Result<Turn, Response>,
+) -> Result<Response, ApiError> {
     let pair = find(&sent, &id)?;
-    let turn = match sent.turn()? {
+    let turn = match turn {
         Ok(turn) => turn,
         Err(page) => return Ok(page),
     };
@@ -105,9 +110,13 @@ async fn rotate_bookmark(sent: Sent, Path(id): Path<String>) -> Result<Response,
     secrets::show(viewer, pair, (Some(Bookmark(&bookmark)), None))
 }
 
-async fn rotate_server_key(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn rotate_server_key(
+    sent: Sent,
+    Path(id): Path<String>,
+    turn: Result<Turn, Response>,
+) -> Result<Response, ApiError> {
     let pair = find(&sent, &id)?;
-    let turn = match sent.turn()? {
+    let turn = match turn {
         Ok(turn) => turn,
         Err(page) => return Ok(page),
     };

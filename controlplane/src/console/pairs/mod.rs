@@ -22,6 +22,7 @@ use super::Section;
 use super::fields::Fields;
 use super::gate::{Sent, Viewer};
 use super::show::{Span, When};
+use crate::api::once::Turn;
 use crate::app::App;
 use crate::domain::{Command, Email, Pair, PairRow};
 use crate::drafts::NewPair;
@@ -84,11 +85,7 @@ async fn list(viewer: Viewer, Query(part): Query<Part>) -> Response {
     viewer.show("Pairs", &page(&viewer, &part, &Fields::default()))
 }
 
-async fn make(sent: Sent) -> Result<Response, ApiError> {
-    let turn = match sent.turn()? {
-        Ok(turn) => turn,
-        Err(page) => return Ok(page),
-    };
+async fn make(sent: Sent, turn: Turn) -> Result<Response, ApiError> {
     let mut fields = Fields::of(&sent);
     let name = fields.label();
     let email = fields.optional::<Email>("email", "the owner's mail address");

@@ -27,11 +27,7 @@ struct InvitedPage<'a> {
     unsent: Option<String>,
 }
 
-pub(super) async fn invite(sent: Sent) -> Result<Response, ApiError> {
-    let turn = match sent.turn()? {
-        Ok(turn) => turn,
-        Err(page) => return Ok(page),
-    };
+pub(super) async fn invite(sent: Sent, turn: Turn) -> Result<Response, ApiError> {
     let mut fields = Fields::of(&sent);
     let email: Option<Email> = fields.required("email", "the mail address");
     let role = read_role(&mut fields);
@@ -44,9 +40,13 @@ pub(super) async fn invite(sent: Sent) -> Result<Response, ApiError> {
 }
 
 /// Invites somebody anew who has not accepted yet: the earlier link is worth nothing then.
-pub(super) async fn again(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn again(
+    sent: Sent,
+    Path(id): Path<String>,
+    turn: Result<Turn, Response>,
+) -> Result<Response, ApiError> {
     let user = person::find(&sent.viewer, &id)?;
-    let turn = match sent.turn()? {
+    let turn = match turn {
         Ok(turn) => turn,
         Err(page) => return Ok(page),
     };
