@@ -7,7 +7,7 @@ use super::kind::not_swept;
 #[cfg(feature = "aws")]
 use super::kind::swept;
 use super::read::{endpoint, filled_list, marked_groups, name, ports};
-use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
+use super::{Claim, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::firewalls::HostTarget;
 use crate::target::aws::{AwsAccess, PrefixListsConfig, SecurityGroupConfig};
 #[cfg(feature = "aws")]
@@ -62,6 +62,10 @@ impl Kind for SecurityGroupAt {
         Some(AS_IT_WAS)
     }
 
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::owned("group_id", &self.owner, format_args!("in {}", self.what.group))]
+    }
+
     #[cfg(feature = "aws")]
     fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {
         let ec2 = Ec2::new(self.access.clone());
@@ -103,6 +107,15 @@ impl Kind for PrefixListsAt {
 
     fn before_first_list(&self) -> Option<&'static str> {
         Some(AS_IT_WAS)
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let lists = [("v4_list", &self.what.v4), ("v6_list", &self.what.v6)];
+        let claim = |(key, list): (_, &Option<String>)| {
+            let list = list.as_ref()?;
+            Some(Claim::owned(key, &self.owner, format_args!("in {list}")))
+        };
+        lists.into_iter().filter_map(claim).collect()
     }
 
     #[cfg(feature = "aws")]

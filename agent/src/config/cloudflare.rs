@@ -9,7 +9,9 @@ use postern_shared::policy::LocalPolicy;
 
 use super::kind::{not_swept, swept};
 use super::read::{endpoint, marked_groups, name};
-use super::{CloudflareCalls, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping, TargetConfig};
+use super::{
+    Claim, CloudflareCalls, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping, TargetConfig,
+};
 use crate::firewalls::HostTarget;
 use crate::target::cloudflare::{
     AccessRules, AccessRulesConfig, Cloudflare, Endpoint, Https, IpList, ListConfig, Scope,
@@ -63,6 +65,9 @@ pub(crate) trait Part: fmt::Debug + Clone {
     /// Reads what belongs to it alone.
     fn read(reader: &mut Reader<'_>) -> Option<Self>;
 
+    /// What of an owner's it keeps.
+    fn claim(&self, owner: &str) -> Claim;
+
     /// Makes what keeps it.
     fn provider(&self, cloudflare: Cloudflare, owner: &str) -> Self::Provider;
 }
@@ -79,6 +84,10 @@ impl Part for ListConfig {
         let items_max = reader.optional("items_max", number_in(1..=ITEMS_MAX));
         let items_max = items_max.unwrap_or(ListConfig::ITEMS_MAX);
         Some(ListConfig { account: account?, list: list?, items_max })
+    }
+
+    fn claim(&self, owner: &str) -> Claim {
+        Claim::owned("list_id", owner, format_args!("in the list {}", self.list))
     }
 
     fn provider(&self, cloudflare: Cloudflare, owner: &str) -> IpList {
@@ -102,6 +111,15 @@ impl Part for AccessRulesConfig {
         let rules_max = reader.optional("rules_max", number_in(1..=ITEMS_MAX));
         let rules_max = rules_max.unwrap_or(AccessRulesConfig::RULES_MAX);
         Some(AccessRulesConfig { scope: account.or(zone)?, rules_max })
+    }
+
+    fn claim(&self, owner: &str) -> Claim {
+        match &self.scope {
+            Scope::Account(id) => {
+                Claim::owned("account_id", owner, format_args!("in the account {id}"))
+            }
+            Scope::Zone(id) => Claim::owned("zone_id", owner, format_args!("in the zone {id}")),
+        }
     }
 
     fn provider(&self, cloudflare: Cloudflare, owner: &str) -> AccessRules {
@@ -138,6 +156,10 @@ impl<T: Part> Kind for AtCloudflare<T> {
 
     fn before_first_list(&self) -> Option<&'static str> {
         Some("Cloudflare is as you left it")
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![self.what.claim(&self.owner)]
     }
 
     fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture> {

@@ -1,7 +1,7 @@
 //! Reads targets that are files.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postern_shared::document::{Reader, Scalar, number_in, span, text};
@@ -10,7 +10,7 @@ use postern_shared::network::Family;
 
 use super::kind::swept;
 use super::read::{file_path, groups, one_of};
-use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
+use super::{Claim, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::commands::{Program, Trade};
 use crate::firewalls::HostTarget;
 use crate::target::file::{File, FileConfig, Form, Line, Template, Who};
@@ -65,6 +65,13 @@ impl Kind for FileAt {
 
     fn before_first_list(&self) -> Option<&'static str> {
         Some("the file is as it was")
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        // As its parts make it: `/etc//postern` is `/etc/postern`.
+        let path: PathBuf = self.what.path.components().collect();
+        let remedy = "give one of them another `path`, or make one target with the groups of both";
+        vec![Claim::whole("path", format!("the file {}", path.display()), remedy)]
     }
 
     fn trade(&self) -> Option<Trade> {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use postern_shared::document::{Reader, Scalar, number_in};
 
 use super::read::{groups, name};
-use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
+use super::{Claim, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::commands::Trade;
 use crate::firewalls::HostTarget;
 use crate::target::ipset::{Ipset, IpsetConfig};
@@ -50,6 +50,15 @@ impl Kind for IpsetAt {
 
     fn before_first_list(&self) -> Option<&'static str> {
         Some("your sets are as you left them")
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let remedy = "give one of them another set, or make one target with the groups of both";
+        let sets = [("v4_set", &self.what.v4_set), ("v6_set", &self.what.v6_set)];
+        let claim = |(key, set): (_, &Option<String>)| {
+            Some(Claim::whole(key, format!("the ipset `{}`", set.as_ref()?), remedy))
+        };
+        sets.into_iter().filter_map(claim).collect()
     }
 
     fn trade(&self) -> Option<Trade> {

@@ -39,6 +39,9 @@ pub(crate) trait Kind: fmt::Debug {
         None
     }
 
+    /// What the target keeps, and no other target of this agent may.
+    fn claims(&self) -> Vec<Claim>;
+
     /// Takes away what is overdue, by what stands at the target alone; `None` where that ends by
     /// itself.
     fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture>;
@@ -60,6 +63,19 @@ pub(crate) struct CloudflareCalls<'c> {
     pub(crate) token_file: Option<&'c Path>,
     /// How many a minute, at most.
     pub(crate) per_minute: u16,
+}
+
+/// Something outside that one target keeps alone: two would undo each other's work for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The key that names it.
+    pub(crate) key: &'static str,
+    /// What it is, in the same words whichever target says it.
+    pub(crate) what: String,
+    /// What it is a part of, where a target may claim the whole; in the words for that.
+    pub(crate) part_of: Option<String>,
+    /// What to change where two claim it.
+    pub(crate) remedy: &'static str,
 }
 
 /// Ports that open to groups.
@@ -165,9 +181,157 @@ kinds! {
     "cloudflare_access_rule" => CloudflareAccessRule(cloudflare::AccessRulesAt),
 }
 
+impl Claim {
+    /// Claims what no target claims a part of.
+    pub(super) fn whole(key: &'static str, what: String, remedy: &'static str) -> Claim {
+        Claim { key, what, part_of: None, remedy }
+    }
+
+    /// Claims what is marked with an owner's name: others' marks beside it are no concern of ours.
+    pub(super) fn owned(key: &'static str, owner: &str, at: fmt::Arguments<'_>) -> Claim {
+        let remedy = "give one of them another `owner`, or make one target with the groups of both";
+        Claim::whole(key, format!("what is marked `{owner}` {at}"), remedy)
+    }
+
+    /// Says why both cannot be, where `other` is a claim of the target of this name.
+    pub(super) fn refusal(&self, other: &Claim, name: &str) -> Option<String> {
+        let Claim { what, part_of, remedy, .. } = self;
+        if *what == other.what {
+            Some(format!("keeps {what}, as the target `{name}` does; {remedy}"))
+        } else if part_of.as_ref() == Some(&other.what) || other.part_of.as_ref() == Some(what) {
+            let theirs = &other.what;
+            Some(format!("keeps {what}, and the target `{name}` keeps {theirs}; {remedy}"))
+        } else {
+            None
+        }
+    }
+}
+
 impl Opening<'_> {
     /// Finds the groups of a target.
     pub(crate) fn groups(&self, groups: &[GroupRef]) -> Result<BTreeSet<GroupId>, String> {
         self.directory.resolve_all(groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::config;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+
+    /// What is told of two targets `a` and `b`, of which each is a line of the file.
+    fn told(a: &str, b: &str) -> Vec<String> {
+        let target = |name, keys: &str| {
+            let keys = keys.replace("ID", ID);
+            let is_gate = keys.contains("gate:") || keys.contains("sets:");
+            let groups = if is_gate { "" } else { ", groups: [ops]" };
+            format!("- {{name: {name}, type: {keys}{groups}}}\n")
+        };
+        let source = format!("targets:\n{}{}", target("a", a), target("b", b));
+        let mistakes = config(&source).err().unwrap_or_default();
+        mistakes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn two_targets_that_would_undo_each_others_work_are_refused() {
+        let gate = "gate: {services: [{name: s, ports: [1/tcp], groups: [ops]}]";
+        let sets = "sets: {family: inet, groups: [ops]";
+        for (a, b, place, words) in [
+            (
+                "file, format: text, path: /etc/office".to_owned(),
+                "file, format: json, path: /etc//./office".to_owned(),
+                "3:45: targets[1].path: ",
+                ["keeps the file /etc/office, as the target `a` does", "another `path`"],
+            ),
+            (
+                format!("nftables, {gate}}}"),
+                format!("nftables, {gate}, on_expiry: cut}}"),
+                "3:35: targets[1].gate: ",
+                ["the table `inet postern`, as the target `a`", "another `table`"],
+            ),
+            (
+                format!("nftables, {gate}}}"),
+                format!("nftables, {sets}, table: postern, v4_set: x}}"),
+                "3:35: targets[1].sets: ",
+                ["`x` of the table `inet postern`, and the target `a` keeps", "other sets"],
+            ),
+            (
+                format!("nftables, {sets}, table: t, v4_set: x}}"),
+                format!("nftables, {sets}, table: t, v4_set: y, v6_set: x}}"),
+                "3:35: targets[1].sets: ",
+                ["the set `x` of the table `inet t`, as", "other sets"],
+            ),
+            (
+                "ipset, v4_set: x".to_owned(),
+                "ipset, v4_set: y, v6_set: x".to_owned(),
+                "3:45: targets[1].v6_set: ",
+                ["the ipset `x`, as", "another set"],
+            ),
+            (
+                "ufw, ports: [22/tcp], owner: edge".to_owned(),
+                "ufw, ports: [80/tcp], owner: edge".to_owned(),
+                "3:48: targets[1].owner: ",
+                ["what is marked `edge` in ufw, as", "another `owner`"],
+            ),
+            (
+                "aws_security_group, group_id: sg-1, ports: [22/tcp], owner: b".to_owned(),
+                "aws_security_group, group_id: sg-1, ports: [80/tcp]".to_owned(),
+                "3:49: targets[1].group_id: ",
+                ["what is marked `b` in sg-1, as", "another `owner`"],
+            ),
+            (
+                "aws_prefix_list, v4_list: pl-1, v6_list: pl-2, owner: edge".to_owned(),
+                "aws_prefix_list, v6_list: pl-2, owner: edge".to_owned(),
+                "3:45: targets[1].v6_list: ",
+                ["what is marked `edge` in pl-2, as", "another `owner`"],
+            ),
+            (
+                "cloudflare_list, account_id: ID, list_id: ID, owner: edge".to_owned(),
+                "cloudflare_list, account_id: ID, list_id: ID, owner: edge".to_owned(),
+                "3:91: targets[1].list_id: ",
+                ["what is marked `edge` in the list 0123", "another `owner`"],
+            ),
+            (
+                "cloudflare_access_rule, zone_id: ID, owner: edge".to_owned(),
+                "cloudflare_access_rule, zone_id: ID, owner: edge".to_owned(),
+                "3:52: targets[1].zone_id: ",
+                ["what is marked `edge` in the zone 0123", "another `owner`"],
+            ),
+        ] {
+            let told = told(&a, &b);
+            let [one] = &told[..] else { panic!("{a} beside {b}: {told:?}") };
+            assert!(one.starts_with(place), "{place}: {one}");
+            assert!(words.iter().all(|word| one.contains(word)), "{words:?}: {one}");
+        }
+    }
+
+    #[test]
+    fn targets_that_can_be_told_apart_may_stand_side_by_side() {
+        let gate = "gate: {services: [{name: s, ports: [1/tcp], groups: [ops]}]";
+        let sets = "sets: {groups: [ops]";
+        for (a, b) in [
+            ("file, format: text, path: /a".to_owned(), "file, format: text, path: /b".to_owned()),
+            (format!("nftables, {gate}}}"), format!("nftables, {gate}, table: other}}")),
+            (
+                format!("nftables, {gate}}}"),
+                format!("nftables, {sets}, family: ip, table: postern, v4_set: x}}"),
+            ),
+            (
+                format!("nftables, {sets}, family: inet, table: t, v4_set: x}}"),
+                format!("nftables, {sets}, family: inet, table: t, v4_set: y}}"),
+            ),
+            ("ufw, ports: [22/tcp]".to_owned(), "ufw, ports: [22/tcp]".to_owned()),
+            (
+                "aws_security_group, group_id: sg-1, ports: [22/tcp]".to_owned(),
+                "aws_security_group, group_id: sg-1, ports: [80/tcp]".to_owned(),
+            ),
+            (
+                "cloudflare_access_rule, zone_id: ID, owner: edge".to_owned(),
+                "cloudflare_access_rule, account_id: ID, owner: edge".to_owned(),
+            ),
+        ] {
+            assert_eq!(told(&a, &b), Vec::<String>::new(), "{a} beside {b}");
+        }
     }
 }

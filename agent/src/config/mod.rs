@@ -21,7 +21,9 @@ use postern_shared::document::Mistake;
 use postern_shared::ids::GroupId;
 use postern_shared::policy::LocalPolicy;
 
-pub(crate) use kind::{CloudflareCalls, Door, Kind, Opening, SweepFuture, Sweeping, TargetKind};
+pub(crate) use kind::{
+    Claim, CloudflareCalls, Door, Kind, Opening, SweepFuture, Sweeping, TargetKind,
+};
 #[cfg(test)]
 pub(crate) use nftables::Nftables;
 

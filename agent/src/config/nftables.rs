@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use postern_shared::document::Reader;
 
 use super::read::{filled_list, groups, name, one_of, ports, unique_name};
-use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
+use super::{Claim, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::firewalls::HostTarget;
 use crate::target::nft::{
     self, GateConfig, GateTarget, NftOptions, OnExpiry, Ownership, Ports, SetsConfig, SetsTarget,
@@ -102,6 +102,25 @@ impl Kind for Nftables {
         }
     }
 
+    fn claims(&self) -> Vec<Claim> {
+        match self {
+            Nftables::Gate { table, .. } => {
+                let remedy = "give one of them another `table`, or make one gate of both";
+                vec![Claim::whole("gate", named(NftFamily::Inet, table), remedy)]
+            }
+            Nftables::Sets { family, table, v4_set, v6_set, .. } => {
+                let remedy =
+                    "give one of them other sets, or make one target with the groups of both";
+                let table = named(*family, table);
+                let claim = |set: &String| Claim {
+                    part_of: Some(table.clone()),
+                    ..Claim::whole("sets", format!("the set `{set}` of {table}"), remedy)
+                };
+                v4_set.iter().chain(v6_set).map(claim).collect()
+            }
+        }
+    }
+
     fn sweep(&self, _: Sweeping<'_>) -> Option<SweepFuture> {
         // The kernel ends it.
         None
@@ -145,6 +164,15 @@ impl Kind for Nftables {
             }
         }
     }
+}
+
+fn named(family: NftFamily, table: &str) -> String {
+    let family = match family {
+        NftFamily::Inet => "inet",
+        NftFamily::Ip => "ip",
+        NftFamily::Ip6 => "ip6",
+    };
+    format!("the table `{family} {table}`")
 }
 
 fn gate(reader: &mut Reader<'_>) -> Option<Nftables> {

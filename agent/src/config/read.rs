@@ -9,13 +9,21 @@ use postern_shared::document::{self, Mistake, Reader, Scalar, boolean, number_in
 use postern_shared::policy::LocalPolicy;
 
 use super::kind::KINDS;
-use super::{Config, GroupRef, LogConfig, LogFormat, PlaneConfig, TargetConfig, cloudflare};
+use super::{Claim, Config, GroupRef, LogConfig, LogFormat, PlaneConfig, TargetConfig, cloudflare};
 use crate::commands::Commands;
 use crate::target::marked::Mark;
 use crate::target::nft::{Ports, Protocol};
 
 /// Longest name of a target, a service, a table or a set.
 const NAME_BYTES_MAX: usize = 64;
+
+/// What the targets above have taken.
+#[derive(Debug, Default)]
+struct Above {
+    names: BTreeSet<String>,
+    /// With the names of the targets.
+    claims: Vec<(String, Claim)>,
+}
 
 /// Reads a configuration, or names all that is wrong with it.
 pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
@@ -28,11 +36,11 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
         let metrics_file = reader.optional("metrics_file", file_path);
         let failsafe = reader.list("failsafe", text);
         let policy = reader.optional_mapping("policy", policy).unwrap_or_default();
-        let mut names = BTreeSet::new();
+        let mut above = Above::default();
         let mut is_empty = true;
         let targets = reader.mappings("targets", |reader| {
             is_empty = false;
-            target(reader, &mut names, &commands)
+            target(reader, &mut above, &commands)
         });
         if is_empty {
             reader.reject("targets", "holds no target; an agent without one does nothing");
@@ -116,17 +124,29 @@ fn policy(reader: &mut Reader<'_>) -> Option<LocalPolicy> {
     })
 }
 
-fn target(
-    reader: &mut Reader<'_>,
-    names: &mut BTreeSet<String>,
-    commands: &Commands,
-) -> Option<TargetConfig> {
-    let name = unique_name(reader, names);
+fn target(reader: &mut Reader<'_>, above: &mut Above, commands: &Commands) -> Option<TargetConfig> {
+    let name = unique_name(reader, &mut above.names);
     let read = reader.required("type", one_of(KINDS));
     // With a type that is none the keys are taken for those of the most likely one.
     let kind = read.unwrap_or(KINDS[0].1)(reader, name.as_deref());
     read?;
-    Some(TargetConfig { name: name?, kind: kind?, commands: commands.clone() })
+    let target = TargetConfig { name: name?, kind: kind?, commands: commands.clone() };
+    above.claim(reader, &target);
+    Some(target)
+}
+
+impl Above {
+    /// Rejects what a target above keeps as well.
+    fn claim(&mut self, reader: &mut Reader<'_>, target: &TargetConfig) {
+        let claims = target.kind.as_kind().claims();
+        for claim in &claims {
+            let refusal = |(name, other): &(String, Claim)| claim.refusal(other, name);
+            if let Some(refusal) = self.claims.iter().find_map(refusal) {
+                reader.reject(claim.key, refusal);
+            }
+        }
+        self.claims.extend(claims.into_iter().map(|claim| (target.name.clone(), claim)));
+    }
 }
 
 pub(super) fn groups(reader: &mut Reader<'_>) -> Vec<GroupRef> {

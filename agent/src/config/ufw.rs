@@ -4,7 +4,7 @@ use postern_shared::document::Reader;
 
 use super::kind::swept;
 use super::read::{filled_list, groups, name, ports};
-use super::{Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
+use super::{Claim, Door, GroupRef, Kind, Opening, SweepFuture, Sweeping};
 use crate::commands::Trade;
 use crate::firewalls::HostTarget;
 use crate::target::marked::{Mark, Marked};
@@ -42,6 +42,10 @@ impl Kind for UfwAt {
 
     fn before_first_list(&self) -> Option<&'static str> {
         Some("ufw is as you left it")
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![Claim::owned("owner", &self.what.owner, format_args!("in ufw"))]
     }
 
     fn trade(&self) -> Option<Trade> {
