@@ -144,8 +144,8 @@ pub(crate) fn read_secret(
         other => other.map_err(SecretError::Io)?,
     };
     let metadata = file.metadata().map_err(SecretError::Io)?;
-    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    if ![0, own].contains(&owner) {
+    let owner = metadata.uid();
+    if ![0, own_user()].contains(&owner) {
         return Err(SecretError::Foreign { owner });
     }
     let mode = metadata.permissions().mode() & 0o777;
@@ -153,6 +153,11 @@ pub(crate) fn read_secret(
         return Err(SecretError::Exposed { mode });
     }
     read_open(file, bytes_max).map_err(SecretError::Io)
+}
+
+/// The user that this process may do as, for whoever is to give it something.
+pub(crate) fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// Makes a directory that is the owner's alone, and those above it, where they are missing.

@@ -118,6 +118,11 @@ async fn a_token_that_is_no_good_is_told_and_never_shown() {
     let program = Program::new(&base, "token_file: HERE/token");
 
     let missing = said(&program.run("plan"));
+    fs::create_dir(program.folder.path().join("token")).unwrap();
+    let mode = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(program.folder.path().join("token"), mode).unwrap();
+    let unreadable = said(&program.run("plan"));
+    fs::remove_dir(program.folder.path().join("token")).unwrap();
     program.give("token", TOKEN, 0o644);
     let exposed = said(&program.run("plan"));
     program.give("token", &format!("Bearer {TOKEN}"), 0o600);
@@ -126,6 +131,10 @@ async fn a_token_that_is_no_good_is_told_and_never_shown() {
     let wrong = said(&program.run("plan"));
 
     assert!(missing.contains("there is no token for Cloudflare in"), "{missing}");
+    for word in ["/token cannot be read by user ", "Is a directory", "chown it"] {
+        assert!(unreadable.contains(word) && !unreadable.contains("expired"), "{unreadable}");
+    }
+    assert!(!missing.contains("expired") && !exposed.contains("expired"), "{missing}\n{exposed}");
     assert!(exposed.contains("may be read by others (mode 644)"), "{exposed}");
     assert!(two_words.contains("holds no token, which is one word alone"), "{two_words}");
     assert!(wrong.contains("expired, revoked or wrong") && !wrong.contains(&TOKEN[1..]), "{wrong}");

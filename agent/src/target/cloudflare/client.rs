@@ -119,7 +119,7 @@ impl Cloudflare {
                 return Err(unclear(format!("no answer within {} s", ATTEMPT_MAX.as_secs())));
             }
             Ok(Err(TransportError::Token(message))) => {
-                return Err(CloudflareError::Credentials { message });
+                return Err(CloudflareError::NoToken { message });
             }
             Ok(Err(TransportError::Broken(message))) => return Err(unclear(shorten(&message))),
             Ok(Ok(answer)) => answer,

@@ -45,11 +45,14 @@ pub(super) enum CloudflareError {
          does: {message}", action.permission()
     )]
     Denied { action: Action, message: String },
-    /// There is no token, or none that is good.
+    /// The token is none that is good.
     #[error(
         "the token for Cloudflare is expired, revoked or wrong, put another in its file: {message}"
     )]
     Credentials { message: String },
+    /// There is no token that we could read; Cloudflare was not asked.
+    #[error("{message}")]
+    NoToken { message: String },
     /// Cloudflare asks for patience, or another change of lists is under way.
     #[error("could not {action}: Cloudflare asks to wait {} s", wait.as_secs())]
     Throttled { action: Action, wait: Duration },
@@ -162,6 +165,7 @@ impl CloudflareError {
             | CloudflareError::Full { .. }
             | CloudflareError::Denied { .. }
             | CloudflareError::Credentials { .. }
+            | CloudflareError::NoToken { .. }
             | CloudflareError::Throttled { .. }
             | CloudflareError::Spent(_)
             | CloudflareError::Slow { .. } => false,
@@ -184,6 +188,10 @@ impl From<CloudflareError> for TargetError {
             | CloudflareError::Refused { .. } => {
                 TargetError::Rejected { reason: error.to_string() }
             }
+            CloudflareError::NoToken { message } => TargetError::Unreachable {
+                step: message,
+                source: io::Error::other("Cloudflare was not asked"),
+            },
             CloudflareError::Credentials { .. }
             | CloudflareError::Slow { .. }
             | CloudflareError::Unclear { .. } => TargetError::Unreachable {

@@ -10,7 +10,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use crate::credential::Place;
-use crate::disk::SecretError;
+use crate::disk::{self, SecretError};
 
 /// The file of the token in `$CREDENTIALS_DIRECTORY`.
 pub(crate) const TOKEN_FILE_NAME: &str = "cloudflare-token";
@@ -193,10 +193,17 @@ fn read_token(place: &Place) -> Result<HeaderValue, String> {
             path.display()
         ),
         SecretError::Foreign { owner } => format!(
-            "{} belongs to user {owner}: chown it to root or to the agent's own user",
-            path.display()
+            "the token in {} belongs to user {owner}, who could change it: chown it to user {}, as \
+             whom this runs, or to root and let systemd give it",
+            path.display(),
+            disk::own_user()
         ),
-        SecretError::Io(error) => format!("could not read {}: {error}", path.display()),
+        SecretError::Io(error) => format!(
+            "the token in {} cannot be read by user {}, as whom this runs: {error}; chown it to that \
+             user, or let systemd give it as the credential `{TOKEN_FILE_NAME}`",
+            path.display(),
+            disk::own_user()
+        ),
     })?;
     let content = content.trim_ascii();
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
