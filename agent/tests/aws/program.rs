@@ -118,7 +118,8 @@ async fn credentials_come_from_a_profile_too() {
     let without = said(&program.run("plan", &[]));
 
     assert!(plan.contains("rules now 2"), "{plan}");
-    assert!(without.contains("credentials for AWS"), "{without}");
+    assert!(without.contains("no credentials for AWS were found"), "{without}");
+    assert!(without.contains("Profile: ") && !without.contains("expired"), "{without}");
 }
 
 #[tokio::test]
@@ -131,18 +132,22 @@ async fn a_role_is_assumed_with_them() {
 
     let plan = said(&program.run("plan", &[KEYS[0], KEYS[1], ("AWS_ENDPOINT_URL_STS", &url)]));
     let refused = said(&program.run("plan", &at("http://127.0.0.1:9")));
+    let without = said(&program.run("plan", &[]));
 
     assert!(plan.contains("rules now 2"), "{plan}");
-    assert!(refused.contains("credentials for AWS"), "{refused}");
+    assert!(refused.contains("could not get credentials for AWS"), "{refused}");
+    assert!(without.contains("no credentials for AWS were found"), "{without}");
 }
 
 #[tokio::test]
-async fn without_any_it_says_so() {
+async fn without_any_it_says_where_it_looked() {
     let program = Program::start("").await;
 
     let plan = said(&program.run("plan", &[]));
 
-    assert!(plan.contains("the credentials for AWS are expired or wrong"), "{plan}");
+    for word in ["no credentials for AWS were found", "Environment: ", "Profile: ", "not asked"] {
+        assert!(plan.contains(word) && !plan.contains("expired"), "{plan}");
+    }
 }
 
 #[tokio::test]

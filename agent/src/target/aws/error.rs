@@ -16,6 +16,8 @@ use crate::target::marked::budget::Spent;
 /// How long to wait where EC2 asks for patience: it never says how much.
 const THROTTLED_WAIT: Duration = Duration::from_secs(5);
 const MESSAGE_CHARS_MAX: usize = 300;
+/// One line for each place where credentials may be.
+const PLACES_CHARS_MAX: usize = 1000;
 
 /// An answer that is no success.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,15 @@ pub(super) enum AwsError {
         "these credentials may not {needed}; allow it as the policies in deploy/aws do: {message}"
     )]
     Denied { needed: String, message: String },
-    /// There are no credentials, or none that are good.
+    /// There are no credentials; EC2 was not asked.
+    #[error(
+        "no credentials for AWS were found; examples/agent-aws.yaml says where to put some: {message}"
+    )]
+    NoCredentials { message: String },
+    /// There are some, and they give none for EC2, which was not asked.
+    #[error("could not get credentials for AWS: {message}")]
+    CredentialsFailed { message: String },
+    /// The credentials are none that are good.
     #[error("the credentials for AWS are expired or wrong, renew them: {message}")]
     Credentials { message: String },
     /// EC2 asks for patience, even after the SDK has shown some.
@@ -72,9 +82,10 @@ impl AwsError {
         let (Some(code), message) = (error.code(), error.message()) else {
             let status = error.raw_response().map(|raw| format!("HTTP {}: ", raw.status()));
             let message = shorten(&format!("{}{}", status.unwrap_or_default(), chain(&error)));
-            return match find::<CredentialsError>(&error) {
-                Some(_) => AwsError::Credentials { message },
-                None => AwsError::Unclear { action, message },
+            return match (places_without_any(&error), find::<CredentialsError>(&error)) {
+                (Some(message), _) => AwsError::NoCredentials { message },
+                (None, Some(_)) => AwsError::CredentialsFailed { message },
+                (None, None) => AwsError::Unclear { action, message },
             };
         };
         let is_server_error =
@@ -131,6 +142,12 @@ impl From<AwsError> for TargetError {
             | AwsError::Full { .. }
             | AwsError::Denied { .. }
             | AwsError::Refused { .. } => TargetError::Rejected { reason: error.to_string() },
+            AwsError::NoCredentials { .. } | AwsError::CredentialsFailed { .. } => {
+                TargetError::Unreachable {
+                    step: error.to_string(),
+                    source: io::Error::other("EC2 was not asked"),
+                }
+            }
             AwsError::Credentials { .. } | AwsError::Unclear { .. } => TargetError::Unreachable {
                 step: error.to_string(),
                 source: io::Error::other("EC2 did not do what it was asked"),
@@ -151,6 +168,22 @@ fn needed(action: Action) -> String {
         | Action::GetManagedPrefixListEntries
         | Action::ModifyManagedPrefixList => action.to_string(),
     }
+}
+
+/// Where the SDK looked, if it found no credentials; they may be those by which a role is assumed.
+fn places_without_any(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut below = Some(error);
+    while let Some(error) = below {
+        below = error.source();
+        if let Some(CredentialsError::CredentialsNotLoaded(_)) = error.downcast_ref() {
+            let places = below.map(chain).unwrap_or_default();
+            let places: Vec<&str> = places.lines().map(str::trim).collect();
+            return Some(
+                places.join("; ").replace(":; ", ": ").chars().take(PLACES_CHARS_MAX).collect(),
+            );
+        }
+    }
+    None
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
