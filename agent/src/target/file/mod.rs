@@ -42,6 +42,11 @@ use self::place::{Found, Seen, Watch};
 use super::TargetError;
 use super::marked::{Edits, Held, Provider, latest_deadline};
 use crate::commands::{Commands, Deed, Program, Trade};
+use crate::disk;
+
+/// What was to be done with the file, and what that needs.
+const READ: (&str, &str) = ("read", "needs to read it, to find what is ours");
+const WRITTEN: (&str, &str) = ("written", "needs to write in its folder");
 
 /// Where a list is written, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,7 +201,8 @@ impl File {
             }
             Ok(place::see(&config.path))
         });
-        self.seen = written.await.map_err(|source| self.unreachable("written", source))?;
+        self.seen =
+            written.await.map_err(|source| unreachable(&self.config.path, WRITTEN, source))?;
         (self.head, self.is_true) = (Some(head), true);
         Ok(())
     }
@@ -217,16 +223,6 @@ impl File {
             }
         }
         Ok(())
-    }
-
-    fn unreachable(&self, what: &str, source: io::Error) -> TargetError {
-        let path = self.config.path.display();
-        let refusals = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
-        let hint = match refusals.contains(&source.kind()) {
-            true => "; the agent needs to write in this folder, see README.md",
-            false => "",
-        };
-        TargetError::Unreachable { step: format!("{path} could not be {what}{hint}"), source }
     }
 
     /// Whether what is left of the time is written anew, or the text is.
@@ -262,7 +258,7 @@ impl Provider for File {
             Ok((file, beside.map(|(beside, _)| beside), seen, owing.try_exists()?))
         });
         let (file, beside, seen, was_owed) =
-            looked.await.map_err(|source| self.unreachable("read", source))?;
+            looked.await.map_err(|source| unreachable(&self.config.path, READ, source))?;
         (self.seen, self.was_owed) = (seen, was_owed);
         self.take(&file, beside.as_ref())
     }
@@ -362,6 +358,18 @@ fn rolled_back(
     entries
 }
 
+fn unreachable(path: &Path, (what, need): (&str, &str), source: io::Error) -> TargetError {
+    let refusals = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+    let hint = match refusals.contains(&source.kind()) {
+        true => format!("; user {}, as whom this runs, {need}; see README.md", disk::own_user()),
+        false => String::new(),
+    };
+    TargetError::Unreachable {
+        step: format!("{} could not be {what}{hint}", path.display()),
+        source,
+    }
+}
+
 fn rejected(reason: String) -> TargetError {
     TargetError::Rejected { reason }
 }
@@ -371,4 +379,25 @@ async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_needs_to_do_what_is_told_with_what_was_refused() {
+        let told = |step, kind: io::ErrorKind| {
+            unreachable(Path::new("/a/b"), step, kind.into()).to_string()
+        };
+
+        let unread = told(READ, io::ErrorKind::PermissionDenied);
+        let unwritten = told(WRITTEN, io::ErrorKind::ReadOnlyFilesystem);
+        let full = told(WRITTEN, io::ErrorKind::StorageFull);
+
+        let user = format!("user {}, as whom this runs, needs to", disk::own_user());
+        assert!(unread.contains(&format!("/a/b could not be read; {user} read it")), "{unread}");
+        assert!(unwritten.contains(&format!("written; {user} write in its folder")), "{unwritten}");
+        assert!(full.ends_with("/a/b could not be written"), "{full}");
+    }
 }
