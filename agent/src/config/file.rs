@@ -48,7 +48,7 @@ const FORMS: [(&str, Word); 8] = [
 
 impl Kind for FileAt {
     fn read(reader: &mut Reader<'_>, _target: Option<&str>) -> Option<FileAt> {
-        let path = reader.required("path", file_path);
+        let path = reader.required("path", file_path("/etc/nginx/postern/office.conf"));
         let form = form(reader);
         let mode = reader.optional("mode", mode).unwrap_or(FileConfig::MODE);
         let user = reader.optional("user", who);

@@ -142,7 +142,7 @@ macro_rules! kinds {
             $($kind($config)),+
         }
 
-        /// How each kind is spelt and read; the most likely one is the first.
+        /// How each kind is spelt and read.
         pub(super) const KINDS: &[(&str, ReadKind)] = &[
             $(($word, |reader, target| {
                 <$config as Kind>::read(reader, target).map(TargetKind::$kind)

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use postern_shared::document::{self, Mistake, Reader, Scalar, boolean, number_in, span, text};
+use postern_shared::document::{
+    self, Mistake, Reader, Scalar, boolean, number_in, span, suggestion, text,
+};
 use postern_shared::policy::LocalPolicy;
 
 use super::kind::KINDS;
@@ -33,7 +35,8 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
         let control = reader.optional("control", text::<PathBuf>);
         let commands = reader.optional("commands", text::<Commands>).unwrap_or_default();
         let log = reader.optional_mapping("log", log).unwrap_or_default();
-        let metrics_file = reader.optional("metrics_file", file_path);
+        let metrics_file = reader
+            .optional("metrics_file", file_path("/var/lib/node_exporter/textfile/postern.prom"));
         let failsafe = reader.list("failsafe", text);
         let policy = reader.optional_mapping("policy", policy).unwrap_or_default();
         let mut above = Above::default();
@@ -126,10 +129,12 @@ fn policy(reader: &mut Reader<'_>) -> Option<LocalPolicy> {
 
 fn target(reader: &mut Reader<'_>, above: &mut Above, commands: &Commands) -> Option<TargetConfig> {
     let name = unique_name(reader, &mut above.names);
-    let read = reader.required("type", one_of(KINDS));
-    // With a type that is none the keys are taken for those of the most likely one.
-    let kind = read.unwrap_or(KINDS[0].1)(reader, name.as_deref());
-    read?;
+    let Some(read) = reader.required("type", one_of(KINDS)) else {
+        // Nobody can say which other keys there may be.
+        reader.leave_rest();
+        return None;
+    };
+    let kind = read(reader, name.as_deref());
     let target = TargetConfig { name: name?, kind: kind?, commands: commands.clone() };
     above.claim(reader, &target);
     Some(target)
@@ -218,27 +223,32 @@ pub(super) fn name(scalar: Scalar<'_>) -> Result<String, String> {
     ))
 }
 
-/// Reads where a file is that is no folder's, whoever reads this.
-pub(super) fn file_path(scalar: Scalar<'_>) -> Result<PathBuf, String> {
-    let path: PathBuf = text(scalar)?;
-    let is_plain = path.is_absolute()
-        && path.file_name().is_some()
-        && !path.to_string_lossy().ends_with('/')
-        && !path.components().any(|part| part == std::path::Component::ParentDir);
-    if is_plain {
-        return Ok(path);
+/// Reads where a file is that is no folder's, whoever reads this; `example` is such a one.
+pub(super) fn file_path(example: &str) -> impl Fn(Scalar<'_>) -> Result<PathBuf, String> {
+    move |scalar| {
+        let path: PathBuf = text(scalar)?;
+        let is_plain = path.is_absolute()
+            && path.file_name().is_some()
+            && !path.to_string_lossy().ends_with('/')
+            && !path.components().any(|part| part == std::path::Component::ParentDir);
+        if is_plain {
+            return Ok(path);
+        }
+        Err(format!("is no absolute path of a file; write such as {example}"))
     }
-    Err("is no absolute path of a file; write such as /etc/nginx/postern/office.conf".to_owned())
 }
 
-/// Reads one of some words.
+/// Reads one of some words; where it is none, names the one that is meant, or all.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(Scalar<'_>) -> Result<T, String> {
     move |scalar| {
         let word: String = text(scalar)?;
         let found = words.iter().find(|(known, _)| *known == word);
         found.map(|(_, value)| *value).ok_or_else(|| {
             let known: Vec<&str> = words.iter().map(|(known, _)| *known).collect();
-            format!("is `{word}`; write {}", known.join(" or "))
+            match suggestion(&word, &known) {
+                Some(meant) => format!("is `{word}`; did you mean `{meant}`?"),
+                None => format!("is `{word}`; write {}", known.join(" or ")),
+            }
         })
     }
 }
@@ -462,7 +472,36 @@ endpoint: \"http://127.0.0.1.example\", calls_per_minute: 121, groups: [a] }
             let found = told.iter().any(|line| line.starts_with(place) && line.contains(word));
             assert!(found, "{place} {word}\n{}", told.join("\n"));
         }
-        assert_eq!(told.len(), 21, "{}", told.join("\n"));
+        assert_eq!(told.len(), 20, "{}", told.join("\n"));
+    }
+
+    #[test]
+    fn a_kind_that_is_none_is_one_mistake() {
+        let target = |kind| {
+            told(&format!(
+                "targets: [{{name: a, {kind} group_id: sg-1, ports: [1/tcp], groups: [b]}}]"
+            ))
+        };
+
+        let meant = "is `aws_securitygroup`; did you mean `aws_security_group`?";
+        assert_eq!(target("type: aws_securitygroup,"), [format!("1:27: targets[0].type: {meant}")]);
+        let [unlike] = &target("type: pf,")[..] else { panic!("one mistake") };
+        assert!(unlike.contains("is `pf`; write nftables or aws_security_group or"), "{unlike}");
+        assert_eq!(target(""), ["1:11: targets[0].type: is missing"]);
+    }
+
+    #[test]
+    fn a_path_that_is_none_is_told_with_one_that_fits() {
+        let told = told(
+            "metrics_file: postern.prom\ntargets: [{name: a, type: file, path: b, \
+            format: text, groups: [c]}]",
+        );
+
+        assert!(
+            told[0].ends_with("such as /var/lib/node_exporter/textfile/postern.prom"),
+            "{told:?}"
+        );
+        assert!(told[1].ends_with("such as /etc/nginx/postern/office.conf"), "{told:?}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod tree;
 
 use std::fmt;
 
-pub use reader::Reader;
+pub use reader::{Reader, suggestion};
 pub use scalar::{Scalar, boolean, number, number_in, span, text};
 
 /// Longest text that is read.

@@ -12,6 +12,8 @@ pub struct Reader<'d> {
     place: Place,
     path: String,
     asked: Vec<&'static str>,
+    /// Whether any key may be there.
+    is_open: bool,
     mistakes: &'d mut Vec<Mistake>,
 }
 
@@ -43,7 +45,7 @@ fn read_mapping<T>(
     mistakes: &mut Vec<Mistake>,
     read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
 ) -> Option<T> {
-    let mut reader = Reader { pairs, place, path, asked: Vec::new(), mistakes };
+    let mut reader = Reader { pairs, place, path, asked: Vec::new(), is_open: false, mistakes };
     let value = read(&mut reader);
     reader.finish();
     value
@@ -123,6 +125,11 @@ impl<'d> Reader<'d> {
         self.mistakes.push(place.mistake(&path, message.into()));
     }
 
+    /// Takes every key for known: after a mistake that leaves open which there may be.
+    pub fn leave_rest(&mut self) {
+        self.is_open = true;
+    }
+
     fn items<T>(
         &mut self,
         key: &'static str,
@@ -168,7 +175,7 @@ impl<'d> Reader<'d> {
 
     fn finish(self) {
         for pair in self.pairs {
-            if self.asked.contains(&pair.key.as_str()) {
+            if self.is_open || self.asked.contains(&pair.key.as_str()) {
                 continue;
             }
             let message = match suggestion(&pair.key, &self.asked) {
@@ -232,8 +239,8 @@ fn known_keys(asked: &[&str]) -> String {
     }
 }
 
-/// The known key that is most like `key`, where one is like enough.
-fn suggestion<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+/// The known word that is most like `key`, where one is like enough.
+pub fn suggestion<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     /// Longer keys are no misspelt ones, and would cost their length squared.
     const KEY_BYTES_MAX: usize = 64;
     if KEY_BYTES_MAX < key.len() {
@@ -241,7 +248,9 @@ fn suggestion<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     }
     let far = |known: &str| distance(&key.to_lowercase(), known);
     let nearest = known.iter().min_by_key(|known| far(known))?;
-    (far(nearest) <= nearest.len().div_ceil(3)).then_some(*nearest)
+    let distance = far(nearest);
+    // Of a single letter every other is a misspelling.
+    (distance <= nearest.len().div_ceil(3) && distance < nearest.len()).then_some(*nearest)
 }
 
 /// How many letters have to be added, dropped, replaced or swapped with their neighbour.
