@@ -16,6 +16,7 @@ use crate::scene::{self, Clock, GROUP, OWNER, Provider, V4_LIST};
 use crate::transport::{self, Hostility};
 
 const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn furnished(temper: Temper) -> FakeEc2 {
     let fake = FakeEc2::new(1, temper);
@@ -109,6 +110,60 @@ async fn a_list_grows_only_where_that_is_allowed_and_no_more_than_that() {
     assert!(matches!(refused, Err(TargetError::Full { wanted: 4, capacity: 3 })), "{refused:?}");
     assert_eq!((untouched, grown), (1, 10));
     assert!(matches!(beyond, Err(TargetError::Full { wanted: 13, capacity: 10 })), "{beyond:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_gone_is_told_and_holds_up_nothing_of_the_other() {
+    let fake = furnished(Temper::default());
+    let clock = Clock::start();
+    let mut target = scene::start(Provider::PrefixList, client(&fake));
+    let (v4, v6) = ("198.51.100.7/32", "2001:db8::/64");
+    target.pass(&scene::wanted(clock, &[v4, v6], HOUR), clock).await.unwrap();
+    fake.state().lists.remove(V4_LIST);
+    tokio::time::sleep(MINUTE).await;
+
+    let other = scene::wanted(clock, &[v4, "2001:db8:1::/64"], HOUR);
+    let refused = target.pass(&other, clock).await.unwrap_err();
+    let open: Vec<Network> = scene::ours(Provider::PrefixList, &fake).into_keys().collect();
+    // The agent may have no word of who is to get in, and what is over must end all the same.
+    tokio::time::sleep(2 * HOUR).await;
+    let swept = target.sweep(clock).await.unwrap_err();
+    let left = scene::ours(Provider::PrefixList, &fake);
+
+    for refused in [refused, swept] {
+        assert!(matches!(refused, TargetError::Rejected { .. }), "{refused:?}");
+        let said = refused.to_string();
+        assert!(said.contains(V4_LIST) && said.contains("give the target another one"), "{said}");
+    }
+    assert_eq!(open, ["2001:db8:1::/64".parse().unwrap()]);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_is_in_sync_again_once_it_is_there_again() {
+    for kind in Provider::ALL {
+        let fake = furnished(Temper::default());
+        let clock = Clock::start();
+        let wanted = scene::wanted(clock, &["198.51.100.7/32", "2001:db8::/64"], HOUR);
+        let mut target = scene::start(kind, client(&fake));
+        target.pass(&wanted, clock).await.unwrap();
+        let groups = std::mem::take(&mut fake.state().groups);
+        let lists = std::mem::take(&mut fake.state().lists);
+        assert!(!groups.is_empty() && !lists.is_empty());
+        tokio::time::sleep(MINUTE).await;
+
+        let refused = target.pass(&wanted, clock).await.unwrap_err();
+        // Empty, and at its first version: what the target knows of it is about another one.
+        scene::furnish(&fake);
+        tokio::time::sleep(MINUTE).await;
+        target.pass(&wanted, clock).await.unwrap();
+        let again = target.pass(&wanted, clock).await.unwrap();
+
+        assert!(matches!(refused, TargetError::Rejected { .. }), "{refused:?}");
+        let said = refused.to_string();
+        assert!(said.contains("does not exist; give the target another one"), "{said}");
+        assert_eq!((scene::ours(kind, &fake).len(), again), (2, 0), "{kind:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use postern_shared::network::Network;
 use postern_shared::policy::LocalPolicy;
 use tokio::time::Instant;
 
-use crate::fake::{FakeCloudflare, Temper};
+use crate::fake::{FakeCloudflare, List, Temper};
 use crate::scene::{self, Clock, LIST, OTHER_LIST, OWNER, Provider};
 use crate::transport::{self, Hostility};
 
@@ -70,6 +70,26 @@ async fn a_list_that_is_gone_says_what_to_do() {
         assert!(matches!(refused, TargetError::Rejected { .. }), "{refused:?}");
         assert!(refused.to_string().contains("make one of kind `ip`"), "{refused}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_was_deleted_is_in_sync_again_once_it_is_there_again() {
+    let fake = furnished(Temper::default());
+    let clock = Clock::start();
+    let wanted = scene::wanted(clock, &["198.51.100.7/32", "2001:db8::/64"], HOUR);
+    let mut target = scene::start(Provider::List, client(&fake));
+    target.pass(&wanted, clock).await.unwrap();
+    fake.state().lists.remove(LIST).unwrap();
+    tokio::time::sleep(HOUR / 60).await;
+
+    let refused = target.pass(&wanted, clock).await.unwrap_err();
+    fake.state().lists.insert(LIST.to_owned(), List::new());
+    tokio::time::sleep(HOUR / 60).await;
+    target.pass(&wanted, clock).await.unwrap();
+    let again = target.pass(&wanted, clock).await.unwrap();
+
+    assert!(matches!(refused, TargetError::Rejected { .. }), "{refused:?}");
+    assert_eq!((scene::ours(Provider::List, &fake).len(), again), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

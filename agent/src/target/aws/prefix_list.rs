@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::client::Ec2;
 use super::config::PrefixListsConfig;
+use super::error::AwsError;
 use super::lists::{self, BATCH_MAX, Change, Head};
 use crate::target::TargetError;
 use crate::target::marked::{Edits, Held, Provider, Room, first_words};
@@ -33,6 +34,8 @@ pub struct PrefixLists {
     /// How our descriptions begin.
     mark: String,
     lists: BTreeMap<Family, List>,
+    /// What EC2 says of one that is not there.
+    gone: Option<String>,
 }
 
 #[derive(Debug)]
@@ -53,7 +56,7 @@ struct Steps {
 impl PrefixLists {
     /// Makes the target; nothing is asked yet. `owner` is whose marks are ours.
     pub fn new(ec2: Ec2, config: PrefixListsConfig, owner: &str) -> PrefixLists {
-        PrefixLists { ec2, config, mark: first_words(owner), lists: BTreeMap::new() }
+        PrefixLists { ec2, config, mark: first_words(owner), lists: BTreeMap::new(), gone: None }
     }
 
     /// How many entries of ours the lists have room for, as far as they were read and may grow.
@@ -152,6 +155,32 @@ impl PrefixLists {
         Steps { changes, renewals, after }
     }
 
+    /// Reads the heads of the lists that are there: one that is gone holds up nothing of the other.
+    async fn read_heads(&mut self) -> Result<BTreeMap<Family, Head>, AwsError> {
+        let named = [(Family::V4, &self.config.v4), (Family::V6, &self.config.v6)];
+        let named: Vec<(Family, String)> =
+            named.into_iter().filter_map(|(family, id)| Some((family, id.clone()?))).collect();
+        let ids: Vec<String> = named.iter().map(|(_, id)| id.clone()).collect();
+        self.gone = None;
+        match lists::heads(&mut self.ec2, &ids).await {
+            Ok(heads) => {
+                return Ok(named.into_iter().map(|(family, _)| family).zip(heads).collect());
+            }
+            Err(AwsError::Gone { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // It does not say of each.
+        let mut there = BTreeMap::new();
+        for (family, id) in named {
+            match lists::heads(&mut self.ec2, &[id]).await {
+                Ok(heads) => there.extend(heads.into_iter().map(|head| (family, head))),
+                Err(gone @ AwsError::Gone { .. }) => self.gone = Some(gone.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(there)
+    }
+
     /// How much a list is let hold so that `wanted` fit: little more than is needed.
     fn grown(&self, wanted: usize) -> Option<usize> {
         let most = self.config.grow_to.filter(|most| wanted <= *most)?;
@@ -169,13 +198,15 @@ impl Provider for PrefixLists {
 
     /// Reads the heads, and the entries of lists that have another version than before.
     async fn read(&mut self) -> Result<(), TargetError> {
-        let named = [(Family::V4, &self.config.v4), (Family::V6, &self.config.v6)];
-        let named: Vec<(Family, String)> =
-            named.into_iter().filter_map(|(family, id)| Some((family, id.clone()?))).collect();
-        let ids: Vec<String> = named.iter().map(|(_, id)| id.clone()).collect();
-        let heads = lists::heads(&mut self.ec2, &ids).await?;
-        for ((family, id), head) in named.into_iter().zip(heads) {
+        let heads = self.read_heads().await?;
+        // One that is made again begins again with its first version.
+        self.lists.retain(|family, _| heads.contains_key(family));
+        if let (true, Some(reason)) = (heads.is_empty(), self.gone.clone()) {
+            return Err(TargetError::Rejected { reason });
+        }
+        for (family, head) in heads {
             if head.family != Some(family) {
+                let id = head.id;
                 let reason = format!("{id} is a list for the other family than {family:?}");
                 return Err(TargetError::Rejected { reason });
             }
@@ -209,8 +240,16 @@ impl Provider for PrefixLists {
             .is_some_and(|description| !self.is_ours(description))
     }
 
+    fn is_settled(&self) -> bool {
+        self.gone.is_none()
+    }
+
+    fn doubt(&self) -> Option<String> {
+        self.gone.clone()
+    }
+
     fn preview(&self, edits: &Edits) -> String {
-        let mut text = String::new();
+        let mut text = self.gone.iter().map(|gone| format!("{gone}\n")).collect::<String>();
         if self.lists.is_empty() {
             text.push_str("the lists were not read yet\n");
             for network in edits.remove.iter().chain(edits.put.keys()) {
@@ -269,6 +308,7 @@ impl Provider for PrefixLists {
             self.carry_out(family, renewals, until).await?;
         }
         self.complete(&before).await?;
-        full.map_or(Ok(()), Err)
+        let gone = self.gone.clone().map(|reason| TargetError::Rejected { reason });
+        full.or(gone).map_or(Ok(()), Err)
     }
 }
