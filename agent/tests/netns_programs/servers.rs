@@ -5,9 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use postern_agent::commands::{Commands, Program};
-use postern_agent::target::file::{File, FileConfig, Form};
+use postern_agent::target::file::{File, FileConfig, Form, Line, Template};
 use postern_agent::target::marked::Marked;
 use postern_shared::format::{Format, Rendering};
 use tempfile::TempDir;
@@ -15,22 +16,31 @@ use tempfile::TempDir;
 use crate::netns::{Lab, PATIENCE, eventually, group};
 use crate::{HOUR, pass};
 
+/// Long enough for a reload on a busy machine, and less than anybody waits here.
+const SOON: Duration = Duration::from_secs(7);
+
 /// A server with a list of ours; killed when dropped.
 struct Server {
     folder: TempDir,
     child: Option<Child>,
-    format: Format,
+    form: Form,
     reload: Vec<String>,
+}
+
+/// A form of the feed.
+fn feed(format: Format) -> Form {
+    let (name, table) = ("office".parse().unwrap(), "filter".parse().unwrap());
+    Form::Feed(Rendering { format, name, table, family: None })
 }
 
 impl Server {
     /// Writes the configuration, with `DIR` for the folder; nothing runs yet.
-    fn new(format: Format, config: &str, reload: &[&str]) -> Server {
+    fn new(form: Form, config: &str, reload: &[&str]) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().to_str().unwrap();
         fs::write(folder.path().join("conf"), config.replace("DIR", dir)).unwrap();
         let reload = reload.iter().map(|word| word.replace("DIR", dir)).collect();
-        Server { folder, child: None, format, reload }
+        Server { folder, child: None, form, reload }
     }
 
     fn list(&self) -> PathBuf {
@@ -38,11 +48,10 @@ impl Server {
     }
 
     fn target(&self) -> Marked<File> {
-        let (name, table) = ("office".parse().unwrap(), "filter".parse().unwrap());
         let program = Program { argv: self.reload.clone(), limit: Program::LIMIT };
         let config = FileConfig {
             path: self.list(),
-            form: Form::Feed(Rendering { format: self.format, name, table, family: None }),
+            form: self.form.clone(),
             mode: 0o640,
             user: None,
             group: None,
@@ -132,7 +141,7 @@ http {
 async fn nginx_answers_by_the_list_and_goes_on_with_the_old_one_when_it_refuses() {
     let lab = Lab::new();
     let reload = ["/usr/sbin/nginx", "-c", "DIR/conf", "-s", "reload"];
-    let mut nginx = Server::new(Format::Nginx, NGINX, &reload);
+    let mut nginx = Server::new(feed(Format::Nginx), NGINX, &reload);
     let mut target = nginx.target();
     // nginx does not start without the file, nor can it be told to read it before it runs.
     pass(&mut target, &[("10.0.0.1", HOUR)], &[]).await.unwrap_err();
@@ -173,12 +182,13 @@ frontend web
     http-request return status 200
 ";
 
+/// The master process takes USR2 as the order to read everything again.
+const RELOAD_HAPROXY: [&str; 3] = ["/bin/sh", "-c", "kill -USR2 $(cat DIR/pid)"];
+
 #[tokio::test]
 async fn haproxy_answers_by_the_list_that_it_was_told_to_read() {
     let lab = Lab::new();
-    // The master process takes USR2 as the order to read everything again.
-    let reload = ["/bin/sh", "-c", "kill -USR2 $(cat DIR/pid)"];
-    let mut haproxy = Server::new(Format::Haproxy, HAPROXY, &reload);
+    let mut haproxy = Server::new(feed(Format::Haproxy), HAPROXY, &RELOAD_HAPROXY);
     let mut target = haproxy.target();
     pass(&mut target, &[], &[]).await.unwrap_err();
     haproxy.run("haproxy", &["-W", "-f", "DIR/conf", "-p", "DIR/pid"]);
@@ -194,4 +204,46 @@ async fn haproxy_answers_by_the_list_that_it_was_told_to_read() {
     pass(&mut target, &[], &["10.0.0.1"]).await.unwrap();
     eventually("and what was withdrawn no more", || status(&lab, "10.0.0.1") == 403);
     assert_eq!(status(&lab, "10.1.2.3"), 200);
+}
+
+/// The form of a map, and the rules that ask it, as `examples/agent-file.yaml` has them.
+fn map_of_the_example() -> (Form, String) {
+    const PATH: &str = "/etc/haproxy/postern/office.map";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agent-file.yaml");
+    let text = fs::read_to_string(path).unwrap();
+    let rules = text.lines().filter_map(|line| line.strip_prefix("  #     http-request "));
+    let rules: String = rules.map(|rule| format!("    http-request {rule}\n")).collect();
+    let example: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+    let mut targets = example["targets"].as_array().unwrap().iter();
+    let template = &targets.find(|target| target["path"] == PATH).unwrap()["template"];
+    let form = Form::Template(Template {
+        header: String::new(),
+        line: Line::read(template["line"].as_str().unwrap()).unwrap(),
+        footer: String::new(),
+        comment: template["comment"].as_str().map(str::to_owned),
+    });
+    (form, rules.replace(PATH, "DIR/list"))
+}
+
+#[tokio::test]
+async fn haproxy_closes_at_the_deadline_in_its_map_though_no_agent_is_left() {
+    let lab = Lab::new();
+    let (form, rules) = map_of_the_example();
+    let config = HAPROXY.replace("    http-request deny unless { src -f DIR/list }\n", &rules);
+    let mut haproxy = Server::new(form, &config, &RELOAD_HAPROXY);
+    let mut target = haproxy.target();
+    pass(&mut target, &[], &[]).await.unwrap_err();
+    haproxy.run("haproxy", &["-W", "-f", "DIR/conf", "-p", "DIR/pid"]);
+    haproxy.rests();
+    assert_eq!(status(&lab, "10.0.0.1"), 403);
+
+    pass(&mut target, &[("10.0.0.1", SOON), ("10.1.0.0/16", HOUR)], &[]).await.unwrap();
+    drop(target);
+    eventually("the map counts", || status(&lab, "10.0.0.1") == 200);
+
+    eventually("it closes by itself", || status(&lab, "10.0.0.1") == 403);
+    let text = fs::read_to_string(haproxy.list()).unwrap();
+    assert!(text.contains("\n10.0.0.1 "), "nobody has taken it away: {text}");
+    assert_eq!(status(&lab, "10.1.2.3"), 200);
+    assert_eq!(status(&lab, "10.0.0.2"), 403);
 }

@@ -2,11 +2,12 @@
 //!
 //! Header and footer are written as they are. In the line `{network}` stands for the network with its
 //! prefix length, `{address}` for the same where a host has none, `{expires}` for the deadline as RFC
-//! 3339 has it, or `never`. A brace that is meant is written twice.
+//! 3339 has it, or `never`, `{expires_unix}` for the same in whole seconds since 1970, for programs that
+//! close by themselves; `never` is the last second that there is. A brace that is meant is written twice.
 
 use postern_shared::format::flat;
 use postern_shared::network::Network;
-use postern_shared::time::Expiry;
+use postern_shared::time::{Expiry, Timestamp};
 
 /// Longest header, line or footer.
 const PART_BYTES_MAX: usize = 16 * 1024;
@@ -34,6 +35,7 @@ enum Part {
     Network,
     Address,
     Expires,
+    ExpiresUnix,
 }
 
 impl Template {
@@ -98,9 +100,11 @@ impl Line {
                 "network" => Part::Network,
                 "address" => Part::Address,
                 "expires" => Part::Expires,
+                "expires_unix" => Part::ExpiresUnix,
                 other => {
                     return Err(format!(
-                        "has `{{{other}}}`; there are {{network}}, {{address}} and {{expires}}"
+                        "has `{{{other}}}`; there are {{network}}, {{address}}, {{expires}} and \
+                         {{expires_unix}}"
                     ));
                 }
             });
@@ -124,6 +128,9 @@ impl Part {
             Part::Network => network.to_string(),
             Part::Address => flat(network),
             Part::Expires => expiry.to_string(),
+            Part::ExpiresUnix => {
+                (expiry.deadline().unwrap_or(Timestamp::MAX).unix_ms() / 1000).to_string()
+            }
         }
     }
 }
@@ -145,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_its_parts_stand_for() {
-        let line = Line::read("{{allow}} {network} {address};{expires}").unwrap();
+        let line = Line::read("{{allow}} {network} {address};{expires} {expires_unix}").unwrap();
         let template = Template {
             header: Template::block("a {").unwrap(),
             line,
@@ -163,8 +170,8 @@ mod tests {
         assert_eq!(
             written,
             "a {\n\
-             {allow} 198.51.100.7/32 198.51.100.7;2026-01-01T00:00:00Z\n\
-             {allow} 2001:db8::/64 2001:db8::/64;never\n\
+             {allow} 198.51.100.7/32 198.51.100.7;2026-01-01T00:00:00Z 1767225600\n\
+             {allow} 2001:db8::/64 2001:db8::/64;never 253402207199\n\
              }\n"
         );
     }
