@@ -5,14 +5,11 @@ use std::time::Duration;
 use postern_agent::target::aws::AwsAccess;
 use postern_shared::allowlist::Allowlist;
 use postern_shared::network::Network;
-use postern_shared::time::Expiry;
 
+use crate::alike::costs;
 use crate::fake::{FakeEc2, Temper};
-use crate::scene::{self, Clock, GROUP, Kept, Provider, V4_LIST};
+use crate::scene::{self, Clock, GROUP, Provider, V4_LIST};
 use crate::transport::{self, Hostility};
-
-const DAY: Duration = Duration::from_secs(86_400);
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// The rows of README's table: 1 address in, 1 out, 100 at once, an hour in which nothing happens.
 #[tokio::test(start_paused = true)]
@@ -27,59 +24,20 @@ async fn calls_are_as_few_as_the_readme_says() {
 }
 
 async fn ours(kind: Provider) -> [usize; 4] {
-    let (fake, mut wanted, clock) = world();
+    let (fake, clock) = (fake(), Clock::start());
     let (ec2, _) = transport::client(&fake, 1, Hostility::NONE, AwsAccess::CALLS_PER_MINUTE);
     let mut target = scene::start(kind, ec2);
-    target.pass(&wanted, clock).await.unwrap();
-    let until = Expiry::At(clock.now().saturating_add(DAY));
-    fake.take_calls();
-
-    wanted.set(host(100), until);
-    target.pass(&wanted, clock).await.unwrap();
-    let one_in = count(&fake);
-    wanted.remove(host(100));
-    target.pass(&wanted, clock).await.unwrap();
-    let one_out = count(&fake);
-    for n in 101..201 {
-        wanted.set(host(n), until);
-    }
-    target.pass(&wanted, clock).await.unwrap();
-    let hundred_in = count(&fake);
-    idle(&mut target, &wanted, clock).await;
-    [one_in, one_out, hundred_in, count(&fake)]
-}
-
-async fn idle(target: &mut Kept, wanted: &Allowlist, clock: Clock) {
-    for _ in 0..60 {
-        tokio::time::sleep(MINUTE).await;
+    let make = async |wanted: &Allowlist| {
         target.pass(wanted, clock).await.unwrap();
-    }
+    };
+    costs(clock, || count(&fake), make).await
 }
 
 /// The same for a program that knows no difference: it reads, takes all away, and puts all there.
 /// Every minute, since it cannot know whether that is still needed.
 async fn replaced(kind: Provider) -> [usize; 4] {
-    let (fake, mut wanted, clock) = world();
-    replace(kind, &fake, &wanted).await;
-    let until = Expiry::At(clock.now().saturating_add(DAY));
-    fake.take_calls();
-
-    wanted.set(host(100), until);
-    replace(kind, &fake, &wanted).await;
-    let one_in = count(&fake);
-    wanted.remove(host(100));
-    replace(kind, &fake, &wanted).await;
-    let one_out = count(&fake);
-    for n in 101..201 {
-        wanted.set(host(n), until);
-    }
-    replace(kind, &fake, &wanted).await;
-    let hundred_in = count(&fake);
-    for _ in 0..60 {
-        tokio::time::sleep(MINUTE).await;
-        replace(kind, &fake, &wanted).await;
-    }
-    [one_in, one_out, hundred_in, count(&fake)]
+    let fake = fake();
+    costs(Clock::start(), || count(&fake), async |wanted| replace(kind, &fake, wanted).await).await
 }
 
 async fn replace(kind: Provider, fake: &FakeEc2, wanted: &Allowlist) {
@@ -157,18 +115,11 @@ fn numbered(name: &str, values: impl Iterator<Item = String>) -> Vec<(String, St
     values.enumerate().map(|(at, value)| (format!("{name}.{}", at + 1), value)).collect()
 }
 
-/// Twenty addresses are in force, or will be at once.
-fn world() -> (FakeEc2, Allowlist, Clock) {
+fn fake() -> FakeEc2 {
     let fake = FakeEc2::new(1, Temper { rules_max: 120, ..Temper::default() });
     scene::furnish(&fake);
     fake.state().lists.get_mut(V4_LIST).unwrap().entries_max = 120;
-    let clock = Clock::start();
-    let until = Expiry::At(clock.now().saturating_add(DAY));
-    (fake, (0..20).map(|n| (host(n), until)).collect(), clock)
-}
-
-fn host(n: u8) -> Network {
-    Network::host([198, 51, 100, n].into())
+    fake
 }
 
 fn count(fake: &FakeEc2) -> usize {

@@ -11,6 +11,7 @@ use postern_agent::target::nft::{Ports, Protocol};
 use postern_shared::allowlist::Allowlist;
 use postern_shared::network::{Family, Network};
 
+use crate::alike;
 use crate::fake::{FakeEc2, List, Temper};
 use crate::scene::{self, Clock, GROUP, OWNER, Provider, V4_LIST};
 use crate::transport::{self, Hostility};
@@ -199,21 +200,8 @@ async fn what_one_rule_is_refused_for_holds_up_no_other() {
 async fn a_fresh_agent_sweeps_what_is_overdue_and_keeps_what_is_not() {
     for kind in Provider::ALL {
         let fake = furnished(Temper::default());
-        let clock = Clock::start();
-        let (soon, late) = (["198.51.100.1/32"], ["198.51.100.2/32"]);
-        let mut wanted = scene::wanted(clock, &soon, Duration::from_secs(90));
-        wanted.set(
-            late[0].parse().unwrap(),
-            scene::wanted(clock, &late, HOUR).iter().next().unwrap().1,
-        );
-        scene::start(kind, client(&fake)).pass(&wanted, clock).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(300)).await;
-
-        // It has no list, and so no plans.
-        scene::start(kind, client(&fake)).sweep(clock).await.unwrap();
-
-        let left: Vec<Network> = scene::ours(kind, &fake).into_keys().collect();
-        assert_eq!(left, [late[0].parse().unwrap()]);
+        let start = || scene::start(kind, client(&fake));
+        alike::a_fresh_agent_sweeps(start, || scene::ours(kind, &fake)).await;
     }
 }
 
@@ -221,16 +209,9 @@ async fn a_fresh_agent_sweeps_what_is_overdue_and_keeps_what_is_not() {
 async fn flush_takes_ours_and_nothing_else() {
     for kind in Provider::ALL {
         let fake = furnished(Temper::default());
-        let clock = Clock::start();
         scene::meddle(kind, &fake, "203.0.113.1/32".parse().unwrap(), "office");
-        let mut target = scene::start(kind, client(&fake));
-        let wanted = scene::wanted(clock, &["198.51.100.1/32", "2001:db8::/64"], HOUR);
-        target.pass(&wanted, clock).await.unwrap();
-
-        target.flush().await.unwrap();
-
-        assert!(scene::ours(kind, &fake).is_empty());
-        assert_eq!(scene::foreign(kind, &fake).len(), 1);
+        let (ours, foreign) = (|| scene::ours(kind, &fake), || scene::foreign(kind, &fake));
+        alike::flush_takes_ours(scene::start(kind, client(&fake)), ours, foreign).await;
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+#[path = "../rig/alike.rs"]
+mod alike;
 #[path = "../rig/bad_way.rs"]
 mod bad_way;
 mod calls;

@@ -5,16 +5,12 @@ use std::time::Duration;
 use postern_agent::target::TargetError;
 use postern_agent::target::cloudflare::Cloudflare;
 use postern_shared::allowlist::Allowlist;
-use postern_shared::network::Network;
-use postern_shared::time::Expiry;
 use serde_json::{Value, json};
 
+use crate::alike::costs;
 use crate::fake::{FakeCloudflare, Request, Temper};
-use crate::scene::{self, ACCOUNT, Clock, Kept, LIST, Provider};
+use crate::scene::{self, ACCOUNT, Clock, LIST, Provider};
 use crate::transport::{self, Hostility};
-
-const DAY: Duration = Duration::from_secs(86_400);
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// The rows of README's table: 1 address in, 1 out, 100 at once, an hour in which nothing happens.
 #[tokio::test(start_paused = true)]
@@ -26,75 +22,27 @@ async fn calls_are_as_few_as_the_readme_says() {
 }
 
 async fn ours(kind: Provider) -> [usize; 4] {
-    let (fake, mut wanted, clock) = world();
+    let (fake, clock) = (fake(), Clock::start());
     let calls = Cloudflare::CALLS_PER_MINUTE_MAX;
     let (cloudflare, _) = transport::client(&fake, 1, Hostility::NONE, calls);
     let mut target = scene::start(kind, cloudflare);
-    target.pass(&wanted, clock).await.unwrap();
-    let until = Expiry::At(clock.now().saturating_add(DAY));
-    tokio::time::sleep(MINUTE).await;
-    target.pass(&wanted, clock).await.unwrap();
-    // As between two readings.
-    tokio::time::sleep(MINUTE / 2).await;
-    fake.take_calls();
-
-    wanted.set(host(100), until);
-    target.pass(&wanted, clock).await.unwrap();
-    let one_in = count(&fake);
-    tokio::time::sleep(MINUTE / 12).await;
-    wanted.remove(host(100));
-    target.pass(&wanted, clock).await.unwrap();
-    let one_out = count(&fake);
-    tokio::time::sleep(MINUTE).await;
-    target.pass(&wanted, clock).await.unwrap();
-    tokio::time::sleep(MINUTE / 2).await;
-    fake.take_calls();
-    for n in 101..201 {
-        wanted.set(host(n), until);
-    }
-    settle(&mut target, &wanted, clock).await;
-    let hundred_in = count(&fake);
-    for _ in 0..60 {
-        tokio::time::sleep(MINUTE).await;
-        target.pass(&wanted, clock).await.unwrap();
-    }
-    [one_in, one_out, hundred_in, count(&fake)]
-}
-
-/// Passes until all of it is there: a budget, and a time for each write, hold many calls up.
-async fn settle(target: &mut Kept, wanted: &Allowlist, clock: Clock) {
-    while let Err(error) = target.pass(wanted, clock).await {
-        let TargetError::Throttled { wait } = error else { panic!("{error}") };
-        tokio::time::sleep(wait).await;
-    }
+    // A budget, and a time for each write, hold many calls up.
+    let make = async |wanted: &Allowlist| {
+        while let Err(error) = target.pass(wanted, clock).await {
+            let TargetError::Throttled { wait } = error else { panic!("{error}") };
+            tokio::time::sleep(wait).await;
+        }
+    };
+    costs(clock, || count(&fake), make).await
 }
 
 /// The same for a program that knows no difference. A list can be replaced by one call, and a look at
 /// what became of it, with everything in it that others have put there. Rules are read, all taken away
 /// and all added. Every minute, since it cannot know whether that is still needed.
 async fn replaced(kind: Provider) -> [usize; 4] {
-    let (fake, mut wanted, clock) = world();
+    let fake = fake();
     fake.state().temper.calls_max = usize::MAX;
-    replace(kind, &fake, &wanted).await;
-    let until = Expiry::At(clock.now().saturating_add(DAY));
-    fake.take_calls();
-
-    wanted.set(host(100), until);
-    replace(kind, &fake, &wanted).await;
-    let one_in = count(&fake);
-    wanted.remove(host(100));
-    replace(kind, &fake, &wanted).await;
-    let one_out = count(&fake);
-    for n in 101..201 {
-        wanted.set(host(n), until);
-    }
-    replace(kind, &fake, &wanted).await;
-    let hundred_in = count(&fake);
-    for _ in 0..60 {
-        tokio::time::sleep(MINUTE).await;
-        replace(kind, &fake, &wanted).await;
-    }
-    [one_in, one_out, hundred_in, count(&fake)]
+    costs(Clock::start(), || count(&fake), async |wanted| replace(kind, &fake, wanted).await).await
 }
 
 async fn replace(kind: Provider, fake: &FakeCloudflare, wanted: &Allowlist) {
@@ -145,17 +93,10 @@ fn ask(fake: &FakeCloudflare, method: &str, path: &str, body: Value) -> Value {
     told["result"].take()
 }
 
-/// Twenty addresses are in force, or will be at once.
-fn world() -> (FakeCloudflare, Allowlist, Clock) {
+fn fake() -> FakeCloudflare {
     let fake = FakeCloudflare::new(1, Temper::default());
     scene::furnish(&fake);
-    let clock = Clock::start();
-    let until = Expiry::At(clock.now().saturating_add(DAY));
-    (fake, (0..20).map(|n| (host(n), until)).collect(), clock)
-}
-
-fn host(n: u8) -> Network {
-    Network::host([198, 51, 100, n].into())
+    fake
 }
 
 fn count(fake: &FakeCloudflare) -> usize {

@@ -10,6 +10,7 @@ use postern_shared::network::Network;
 use postern_shared::policy::LocalPolicy;
 use tokio::time::Instant;
 
+use crate::alike;
 use crate::fake::{FakeCloudflare, List, Temper};
 use crate::scene::{self, Clock, LIST, OTHER_LIST, OWNER, Provider};
 use crate::transport::{self, Hostility};
@@ -281,19 +282,8 @@ async fn where_the_operator_says_so_a_host_opens_its_whole_64() {
 async fn a_fresh_agent_sweeps_what_is_overdue_and_keeps_what_is_not() {
     for kind in Provider::ALL {
         let fake = furnished(Temper::default());
-        let clock = Clock::start();
-        let late: Network = "198.51.100.2/32".parse().unwrap();
-        let mut wanted = scene::wanted(clock, &["198.51.100.1/32"], Duration::from_secs(90));
-        for (network, expiry) in scene::wanted(clock, &["198.51.100.2/32"], HOUR).iter() {
-            wanted.set(network, expiry);
-        }
-        scene::start(kind, client(&fake)).pass(&wanted, clock).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(300)).await;
-
-        // It has no list, and so no plans.
-        scene::start(kind, client(&fake)).sweep(clock).await.unwrap();
-
-        assert_eq!(scene::ours(kind, &fake).into_keys().collect::<Vec<_>>(), [late]);
+        let start = || scene::start(kind, client(&fake));
+        alike::a_fresh_agent_sweeps(start, || scene::ours(kind, &fake)).await;
     }
 }
 
@@ -301,17 +291,9 @@ async fn a_fresh_agent_sweeps_what_is_overdue_and_keeps_what_is_not() {
 async fn flush_takes_ours_and_nothing_else() {
     for kind in Provider::ALL {
         let fake = furnished(Temper::default());
-        let clock = Clock::start();
         scene::meddle(kind, &fake, "203.0.113.1/32".parse().unwrap(), "office");
-        let before = scene::foreign(kind, &fake);
-        let mut target = scene::start(kind, client(&fake));
-        let wanted = scene::wanted(clock, &["198.51.100.1/32", "2001:db8::/64"], HOUR);
-        target.pass(&wanted, clock).await.unwrap();
-
-        target.flush().await.unwrap();
-
-        assert!(scene::ours(kind, &fake).is_empty());
-        assert_eq!(scene::foreign(kind, &fake), before);
+        let (ours, foreign) = (|| scene::ours(kind, &fake), || scene::foreign(kind, &fake));
+        alike::flush_takes_ours(scene::start(kind, client(&fake)), ours, foreign).await;
     }
 }
 
