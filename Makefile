@@ -20,6 +20,8 @@ PRIVATE = $(NETNS) --mount --pid --fork --kill-child --mount-proc
 RUNNER = CARGO_TARGET_$$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER
 
 PREFIX ?= /usr/local
+# What `build` adds to the agent: `aws`, or nothing.
+FEATURES ?=
 comma = ,
 
 # Those of the examples; the ones in .ci/ are all of that folder.
@@ -32,7 +34,7 @@ define run-tests
 	env "$(RUNNER)=$(NETNS)" cargo nextest run --locked --workspace $(1) --profile netns
 endef
 
-.PHONY: help demo test test-core check bench install
+.PHONY: help demo test test-core check bench build install
 
 help: ## Lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -69,11 +71,17 @@ bench: ## Measures the figures that matter beside their floors; writes target/be
 	install -D -t target/bench target/release/postern-agent target/release/postern-controlplane
 	cargo bench --locked --package postern-agent --bench postern
 
+build: ## Builds what `install` installs; FEATURES=aws adds the targets in AWS, for 8 GB of memory
+	@.ci/prerequisites build $(FEATURES)
+	cargo build --locked --release --package postern-controlplane --package postern-agent --bins $(FEATURES:%=--features postern-agent/%)
+
 install: ## Installs the release build and its units below $(DESTDIR)$(PREFIX); see README.md
 	@test -x target/release/postern-agent -a -x target/release/postern-controlplane || \
-		{ echo 'build first: cargo build --locked --release' >&2; exit 1; }
+		{ echo 'build first: make build' >&2; exit 1; }
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/postern-agent target/release/postern-controlplane
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/*.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/*.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/*.service
 	sed -i 's|=/usr/bin/postern-|=$(PREFIX)/bin/postern-|' $(DESTDIR)$(PREFIX)/lib/systemd/system/postern-*.service
+	@target/release/postern-agent --version | grep -q aws || \
+		echo 'This agent has no targets in AWS; `make build FEATURES=aws` makes one that has.'

@@ -21,6 +21,14 @@ fn every_example_is_checked_by_the_program_that_it_is_for() {
     assert!(!own.is_empty());
     for path in own {
         let (is_good, said) = check(&path);
+        if !cfg!(feature = "aws") && begins_with(&path, "agent-aws") {
+            assert!(
+                said.contains("targets[0].type: this agent was built without the targets"),
+                "{said}"
+            );
+            assert!(!is_good && said.contains("agent-aws.yaml:14:11: "), "{said}");
+            continue;
+        }
         assert!(is_good, "{}: {said}", path.display());
     }
     for path in others {

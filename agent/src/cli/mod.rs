@@ -44,7 +44,7 @@ const CONFIGURATION: u8 = 78;
 
 /// Keeps this host's firewall equal to the allowlists that it follows.
 #[derive(Debug, Parser)]
-#[command(name = "postern-agent", version, after_help = EXIT_CODES)]
+#[command(name = "postern-agent", version = VERSION, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -116,6 +116,11 @@ struct Enroll {
     #[arg(long)]
     replace: bool,
 }
+
+const VERSION: &str = match cfg!(feature = "aws") {
+    true => concat!(env!("CARGO_PKG_VERSION"), " with aws"),
+    false => env!("CARGO_PKG_VERSION"),
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -247,7 +252,7 @@ fn check(file: &Path, output: Output) -> u8 {
         let Mistake { line, column, path, message } = mistake;
         Placed { line: *line, column: *column, path, message }
     }
-    match Config::load(file) {
+    match Config::check(file) {
         Ok(config) => {
             let checked = Checked { file, error: None, mistakes: Vec::new() };
             output.answer(&checked, || {

@@ -20,7 +20,7 @@ const RULES_MAX: usize = 1000;
 const CALLS_PER_MINUTE_MAX: u16 = 1200;
 const AS_IT_WAS: &str = "AWS is as you left it";
 #[cfg(not(feature = "aws"))]
-const NOT_BUILT: &str = "this agent was built without the feature `aws`; see README.md";
+const NOT_BUILT: &str = "this agent was built without the targets in AWS; `make build FEATURES=aws` makes one with them";
 
 /// A firewall at AWS, whose entries say whose they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,11 @@ impl Kind for SecurityGroupAt {
 
     fn claims(&self) -> Vec<Claim> {
         vec![Claim::owned("group_id", &self.owner, format_args!("in {}", self.what.group))]
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn lacks(&self) -> Option<&'static str> {
+        Some(NOT_BUILT)
     }
 
     #[cfg(feature = "aws")]
@@ -116,6 +121,11 @@ impl Kind for PrefixListsAt {
             Some(Claim::owned(key, &self.owner, format_args!("in {list}")))
         };
         lists.into_iter().filter_map(claim).collect()
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn lacks(&self) -> Option<&'static str> {
+        Some(NOT_BUILT)
     }
 
     #[cfg(feature = "aws")]

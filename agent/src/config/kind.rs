@@ -42,6 +42,11 @@ pub(crate) trait Kind: fmt::Debug {
     /// What the target keeps, and no other target of this agent may.
     fn claims(&self) -> Vec<Claim>;
 
+    /// Why this build can keep none of the kind; `None` where it can.
+    fn lacks(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Takes away what is overdue, by what stands at the target alone; `None` where that ends by
     /// itself.
     fn sweep(&self, sweeping: Sweeping<'_>) -> Option<SweepFuture>;

@@ -52,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) policy: LocalPolicy,
     /// The firewalls to keep.
     pub(crate) targets: Vec<TargetConfig>,
+    /// Those of them that this build cannot keep. No reason to leave the others alone.
+    pub(crate) lacking: Vec<Mistake>,
 }
 
 /// Whom to follow.
@@ -135,6 +137,16 @@ impl Config {
             .map_err(|mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes })
     }
 
+    /// Reads a configuration that is to be all this program's; names all that is wrong with it. Blocks on
+    /// the disk.
+    pub(crate) fn check(path: &Path) -> Result<Config, ConfigError> {
+        let config = Config::load(path)?;
+        if config.lacking.is_empty() {
+            return Ok(config);
+        }
+        Err(ConfigError::Mistakes { path: path.to_owned(), mistakes: config.lacking })
+    }
+
     /// Finds where an agent listens that was started with this file, which may have got mistakes
     /// since; says whether it has. A file that cannot be read stands for no agent, unless it is the
     /// one that the agent has when nobody says otherwise. Blocks on the disk.
@@ -166,6 +178,7 @@ impl Default for Config {
             metrics_file: None,
             policy: LocalPolicy::default(),
             targets: Vec::new(),
+            lacking: Vec::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ struct Above {
     names: BTreeSet<String>,
     /// With the names of the targets.
     claims: Vec<(String, Claim)>,
+    lacking: Vec<Mistake>,
 }
 
 /// Reads a configuration, or names all that is wrong with it.
@@ -61,6 +62,7 @@ pub(super) fn config(source: &str) -> Result<Config, Vec<Mistake>> {
             metrics_file,
             policy: LocalPolicy { failsafe, ..policy },
             targets,
+            lacking: above.lacking,
         })
     })
 }
@@ -137,6 +139,8 @@ fn target(reader: &mut Reader<'_>, above: &mut Above, commands: &Commands) -> Op
     let kind = read(reader, name.as_deref());
     let target = TargetConfig { name: name?, kind: kind?, commands: commands.clone() };
     above.claim(reader, &target);
+    let lacks = target.kind.as_kind().lacks();
+    above.lacking.extend(lacks.map(|why| reader.mistake("type", why)));
     Some(target)
 }
 

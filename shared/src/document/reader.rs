@@ -120,9 +120,14 @@ impl<'d> Reader<'d> {
     /// Notes a mistake that only shows from several keys together, at the value of `key`, or at
     /// the mapping where it is left out.
     pub fn reject(&mut self, key: &'static str, message: impl Into<String>) {
+        let mistake = self.mistake(key, message);
+        self.mistakes.push(mistake);
+    }
+
+    /// Makes a mistake of it, at the same place, without noting it.
+    pub fn mistake(&mut self, key: &'static str, message: impl Into<String>) -> Mistake {
         let place = self.place_of(key);
-        let path = join(&self.path, key);
-        self.mistakes.push(place.mistake(&path, message.into()));
+        place.mistake(&join(&self.path, key), message.into())
     }
 
     /// Takes every key for known: after a mistake that leaves open which there may be.
