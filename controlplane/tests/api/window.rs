@@ -34,19 +34,8 @@ impl Window {
 
     /// Opens a window of a Chromium with these arguments more.
     pub(crate) async fn open(more: &[&str]) -> Window {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver is to be installed (`.ci/prerequisites test`)");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| {
-            let line = line.unwrap();
-            let port = line.split_once("successfully on port ")?.1.trim_end_matches('.').to_owned();
-            Some(port)
-        });
-        let server = format!("http://127.0.0.1:{}", port.unwrap());
+        let (driver, port) = start_driver();
+        let server = format!("http://127.0.0.1:{port}");
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         // Chromium's own sandbox does not start for root; all that it opens here is ours.
         let usual = [
@@ -160,6 +149,29 @@ impl Drop for Window {
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
+}
+
+/// Starts chromedriver and finds out the port it listens on.
+fn start_driver() -> (Child, u16) {
+    let mut last_words = Vec::new();
+    // It wants one port in both families and ends where somebody has the one it chose.
+    for _ in 0..5 {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is to be installed (`.ci/prerequisites test`)");
+        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        for line in lines.map(Result::unwrap) {
+            if let Some((_, port)) = line.split_once("successfully on port ") {
+                return (driver, port.trim_end_matches('.').parse().unwrap());
+            }
+            last_words.push(line);
+        }
+        driver.wait().unwrap();
+    }
+    panic!("chromedriver does not stay: {last_words:#?}");
 }
 
 async fn within<F: Future>(future: F) -> F::Output {
