@@ -1,6 +1,6 @@
 //! The agent's time: steady, whatever happens to the wall clock.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postern_shared::time::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
@@ -44,7 +44,8 @@ pub(crate) fn suspended() -> Duration {
 
 /// What the wall clock says; 1970 where it says anything that cannot be.
 pub(crate) fn wall_time() -> Timestamp {
-    let ms = u64::try_from(span(clock_gettime(ClockId::Realtime)).as_millis()).unwrap_or(0);
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ms = u64::try_from(since_epoch.as_millis()).unwrap_or(0);
     Timestamp::from_unix_ms(ms).unwrap_or(Timestamp::EPOCH)
 }
 

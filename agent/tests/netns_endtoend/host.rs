@@ -8,7 +8,7 @@ use postern_shared::time::Expiry;
 
 use crate::netns::run;
 use crate::rig::host::FAILSAFE;
-use crate::rig::{STRANGER, World, kernel};
+use crate::rig::{STRANGER, World, eventually, kernel, now};
 
 /// One address for a minute and one for an hour, let in and on the disk. Then the machine goes
 /// down, and the plane with it: nothing is left of the agent but its files.
@@ -109,6 +109,60 @@ fn a_list_that_was_damaged_is_set_aside_and_asked_for_again() {
     world.plane.revive();
     world.closes(STRANGER);
     world.opens("10.0.0.2");
+}
+
+#[test]
+fn a_wall_clock_that_is_moved_under_a_running_agent_moves_no_deadline() {
+    let world = World::new();
+    // A file moves it, for whoever asks the C library for it: Debian's package libfaketime does that,
+    // and touches no other clock.
+    let path = world.host.file("wall_clock");
+    let moves = |offset: &str| {
+        let new = path.with_extension("new");
+        fs::write(&new, offset).unwrap();
+        fs::rename(new, &path).unwrap();
+    };
+    moves("+0");
+    let file = format!("FAKETIME_TIMESTAMP_FILE={}", path.display());
+    let faked = [
+        "env",
+        "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1",
+        &file,
+        "FAKETIME_NO_CACHE=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    ];
+    let agent = world.host.start_through(&faked);
+    world.closes(STRANGER);
+    let ends = world.plane.now().saturating_add(Duration::from_secs(8));
+    world.plane.add_network(world.org, world.group, "10.0.0.1", Expiry::At(ends));
+    world.opens("10.0.0.1");
+
+    for (source, offset, days) in [("10.0.0.2", "+2d", 2), ("10.0.0.3", "-1d", -1)] {
+        moves(offset);
+        let hour = world.plane.now().saturating_add(Duration::from_secs(3_600));
+        world.plane.add_network(world.org, world.group, source, Expiry::At(hour));
+        world.opens(source);
+
+        let left = kernel::entries(world.group)[&format!("{source}/32")].as_secs();
+        assert!((3_590..=3_600).contains(&left), "{offset}: {source} is open for {left} s");
+        eventually("the agent's log has the wrong date", || {
+            let date = postern_shared::time::Timestamp::from_unix_ms(
+                now().unix_ms().checked_add_signed(days * 86_400_000).unwrap(),
+            );
+            world.host.log().contains(&date.unwrap().to_string()[..10])
+        });
+    }
+
+    world.closes("10.0.0.1");
+    let late = now().since(ends);
+    assert!(ends <= now() && late < Duration::from_secs(1), "closed {late:?} late");
+    agent.kill();
+    let _agent = world.host.start_through(&faked);
+    world
+        .host
+        .reports("the list is followed again", |status| status["groups"][0]["list"] == "followed");
+    let left = kernel::entries(world.group)["10.0.0.2/32"].as_secs();
+    assert!((3_500..=3_600).contains(&left), "after a restart 10.0.0.2 is open for {left} s");
 }
 
 /// Starts the agent with a state directory that `mounted` makes of a copy of it.

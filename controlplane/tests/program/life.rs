@@ -133,8 +133,7 @@ fn the_figures_tell_what_happened_to_whoever_reaches_their_listener() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
-    let scrape = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.2\r\nConnection: close\r\n\r\n";
-    let figures = http(daemon.metrics.unwrap(), scrape);
+    let figures = scrape(&daemon);
 
     let value = |series: &str| -> f64 {
         let line = figures.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -151,9 +150,16 @@ fn the_figures_tell_what_happened_to_whoever_reaches_their_listener() {
         let name = line.split(' ').next().unwrap();
         assert!(figures.contains(&format!("# HELP {name} ")), "{name} is described");
     }
-    let public = http(daemon.address, scrape);
+    let public = http(daemon.address, SCRAPE);
     assert!(public.starts_with("HTTP/1.1 404"), "the world is told no figures: {public}");
     assert!(!figures.contains("pob_"), "{figures}");
+}
+
+const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.2\r\nConnection: close\r\n\r\n";
+
+/// What the listener of the figures tells.
+pub(crate) fn scrape(daemon: &Daemon) -> String {
+    http(daemon.metrics.unwrap(), SCRAPE)
 }
 
 fn http(server: std::net::SocketAddr, request: &str) -> String {

@@ -13,3 +13,4 @@ mod once;
 mod plane;
 mod quickstart;
 mod users;
+mod wall_clock;
