@@ -14,9 +14,9 @@ use futures_util::future::join_all;
 use postern_shared::ids::OrgId;
 use postern_shared::network::Network;
 use postern_shared::time::{Timestamp, Ttl};
-use tower::Layer as _;
 
 use crate::api::auth::LastUsed;
+use crate::api::cors::Shared;
 use crate::api::ips::Written;
 use crate::api::once::Unanswered;
 use crate::api::stream::Seats;
@@ -27,7 +27,7 @@ use crate::data_dir::invited_pin;
 use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::health::Readiness;
-use crate::http::border::{Border, finish};
+use crate::http::border::{Border, Crossing, answer_all};
 use crate::http::host;
 use crate::http::limit::{Limiter, RateLimits};
 use crate::operator::Plane;
@@ -104,11 +104,9 @@ pub fn router(app: App) -> Router {
         .merge(compat::routes())
         .merge(for_people.route_layer(from_fn_with_state(app.clone(), own_name)))
         .merge(api::routes(&app));
-    let cors = from_fn_with_state(app.clone(), api::cors::share);
-    let whole = finish(routes.with_state(app).merge(health), border);
-    // Around the router as a whole: a layer on each route is copied with all beneath it, each time
-    // that one is asked.
-    Router::new().fallback_service(cors.layer(whole))
+    // One layer: each layer on a route is copied with all beneath it when that one is asked.
+    let around = (Crossing::layer(border), Shared::layer(&app));
+    answer_all(routes.with_state(app).merge(health)).layer(around)
 }
 
 /// Lets nobody be signed in under a name that is not the plane's.

@@ -142,16 +142,17 @@ fn admit(app: &App, request: &Request) -> Result<(Access, Budget), ApiError> {
     let ClientAddress(address) =
         caller.ok_or_else(|| ApiError::internal("the request came over no network"))?;
     let now = app.engine().now();
-    let found = identify(app, request.headers(), address, now)?;
-    let credential = match found {
-        Secret::Key(id) => app.engine().state().key(id).map(|key| Credential::Key(key.org, id)),
-        Secret::Agent(id) => {
-            app.engine().state().agent(id).map(|agent| Credential::Agent(agent.org, id))
-        }
-        Secret::Bookmark(_) | Secret::Server(_) | Secret::Enrolment(_) => None,
-    };
-    let standing = |credential| app.engine().state().standing(credential, address, now);
-    match credential.map(|credential| (credential, standing(credential))) {
+    let token = bearer(request.headers());
+    let stands = token.and_then(|token| {
+        let state = app.engine().state();
+        let credential = match find(&state, &token)? {
+            Secret::Key(id) => Credential::Key(state.key(id)?.org, id),
+            Secret::Agent(id) => Credential::Agent(state.agent(id)?.org, id),
+            Secret::Bookmark(_) | Secret::Server(_) | Secret::Enrolment(_) => return None,
+        };
+        Some((credential, state.standing(credential, address, now)))
+    });
+    match stands {
         Some((credential, Standing::Good)) => {
             let access = Access { credential, address };
             let budget = charge(app, request.method(), access, now).inspect_err(|_| {

@@ -2,15 +2,20 @@
 //!
 //! A page sends the secret itself, as a header field; no cookie counts here, so none is allowed.
 
-use axum::extract::{Request, State};
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
     VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::future::{BoxFuture, Either};
+use tower::layer::layer_fn;
+use tower::{Layer, Service};
 
 use crate::app::App;
 
@@ -25,32 +30,70 @@ const SHOWN: HeaderValue = HeaderValue::from_static(
 const MAX_AGE_SECS: u64 = 600;
 
 /// Tells the browser that a page on the list may call, and read the answer. To be put around
-/// everything: a route that knows no `OPTIONS` would refuse the question.
-pub(crate) async fn share(State(app): State<App>, request: Request, next: Next) -> Response {
-    let is_api = request.uri().path().starts_with("/api/");
-    let Some(origin) = listed(&app, request.headers()).filter(|_| is_api) else {
-        return next.run(request).await;
-    };
-    let asks_first = request.method() == Method::OPTIONS
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response =
-        if asks_first { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.append(VARY, HeaderValue::from_static("origin"));
-    if asks_first {
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, SENT);
-        headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECS.into());
-    } else {
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, SHOWN);
-    }
-    response
+/// all routes and what answers where there is none: a route that knows no `OPTIONS` would refuse
+/// the question.
+///
+/// A service and not a function between two others: axum would copy the route beneath once more
+/// for that.
+#[derive(Clone)]
+pub(crate) struct Shared<S> {
+    app: App,
+    inner: S,
 }
 
-/// The page's origin, if it is on the list.
-fn listed(app: &App, headers: &HeaderMap) -> Option<HeaderValue> {
-    let origin = headers.get(ORIGIN)?;
+impl<S> Shared<S> {
+    pub(crate) fn layer(app: &App) -> impl Layer<S, Service = Shared<S>> + Clone + use<S> {
+        let app = app.clone();
+        layer_fn(move |inner| Shared { app: app.clone(), inner })
+    }
+}
+
+impl<S> Service<Request> for Shared<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Some(origin) = listed(&self.app, &request) else {
+            return Either::Left(self.inner.call(request));
+        };
+        let asks_first = request.method() == Method::OPTIONS
+            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        let answer = (!asks_first).then(|| self.inner.call(request));
+        Either::Right(Box::pin(async move {
+            let mut response = match answer {
+                Some(answer) => answer.await?,
+                None => StatusCode::NO_CONTENT.into_response(),
+            };
+            let headers = response.headers_mut();
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.append(VARY, HeaderValue::from_static("origin"));
+            if asks_first {
+                headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, SENT);
+                headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECS.into());
+            } else {
+                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, SHOWN);
+            }
+            Ok(response)
+        }))
+    }
+}
+
+/// The page's origin, if it is on the list and calls the API.
+fn listed(app: &App, request: &Request) -> Option<HeaderValue> {
+    let origin = request.headers().get(ORIGIN)?;
+    if !request.uri().path().starts_with("/api/") {
+        return None;
+    }
     let settings = app.settings();
     let is_listed = settings.cors_origins.iter().any(|one| one.as_str().as_bytes() == origin);
     is_listed.then(|| origin.clone())

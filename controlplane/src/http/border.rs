@@ -1,24 +1,28 @@
 //! The border around the router: what every request gets on its way in and every answer on its
 //! way out.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use postern_shared::error::chain;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::Meta;
 use tokio::time::Instant;
+use tower::layer::layer_fn;
+use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::chance::Chance;
@@ -38,8 +42,8 @@ pub struct RequestId(Arc<str>);
 pub struct Border {
     proxies: TrustedProxies,
     clock: Arc<dyn Clock>,
-    /// Tells the request ids of this run from those of others.
-    seed: [u8; 6],
+    /// What all request ids of this run begin with, unlike those of others.
+    prefix: Box<str>,
     count: AtomicU64,
 }
 
@@ -48,13 +52,14 @@ impl Border {
     pub fn new(proxies: TrustedProxies, clock: Arc<dyn Clock>, chance: &dyn Chance) -> Border {
         let mut seed = [0; 6];
         chance.fill(&mut seed);
-        Border { proxies, clock, seed, count: AtomicU64::new(0) }
+        let [a, b, c, d, e, f] = seed;
+        let prefix = format!("req_{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}").into();
+        Border { proxies, clock, prefix, count: AtomicU64::new(0) }
     }
 
     fn next_id(&self) -> RequestId {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let [a, b, c, d, e, f] = self.seed;
-        RequestId(format!("req_{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}{count:08x}").into())
+        RequestId(format!("{}{count:08x}", self.prefix).into())
     }
 
     /// Finds out who calls, and takes everything out of the request that claims to know.
@@ -83,10 +88,14 @@ impl fmt::Debug for Border {
 /// an [`Answer`](crate::http::Answer) gets its `meta` and an [`ApiError`] becomes a problem, as
 /// does an error that the router or an extractor answers by itself.
 pub fn finish(router: Router, border: Border) -> Router {
+    answer_all(router).layer(Crossing::layer(border))
+}
+
+/// Has a router answer by problems of ours also what it knows no route or no method for.
+pub(crate) fn answer_all(router: Router) -> Router {
     router
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(from_fn_with_state(Arc::new(border), cross))
 }
 
 impl RequestId {
@@ -111,33 +120,70 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestId {
     }
 }
 
-async fn cross(State(border): State<Arc<Border>>, mut request: Request, next: Next) -> Response {
-    let id = border.next_id();
-    // The pattern of the route, never the path: a path can hold a secret.
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let method = method_label(request.method());
-    let span = tracing::info_span!("request", id = id.as_str(), method, route);
-    let began = Instant::now();
+/// A route with the border around it.
+///
+/// A service and not a function between two others: axum would copy the route beneath once more
+/// for that.
+#[derive(Clone)]
+pub(crate) struct Crossing<S> {
+    border: Arc<Border>,
+    inner: S,
+}
 
-    let response = match border.identify(&mut request) {
-        Ok(()) => {
+impl<S> Crossing<S> {
+    pub(crate) fn layer(border: Border) -> impl Layer<S, Service = Crossing<S>> + Clone + use<S> {
+        let border = Arc::new(border);
+        layer_fn(move |inner| Crossing { border: Arc::clone(&border), inner })
+    }
+}
+
+impl<S> Service<Request> for Crossing<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let border = Arc::clone(&self.border);
+        let id = border.next_id();
+        // The pattern of the route, never the path: a path can hold a secret.
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let method = method_label(request.method());
+        let span = tracing::info_span!("request", id = id.as_str(), method, route = label(&route));
+        let began = Instant::now();
+        let answer = border.identify(&mut request).map(|()| {
             request.extensions_mut().insert(id.clone());
-            next.run(request).instrument(span.clone()).await
-        }
-        Err(error) => error.into_response(),
-    };
+            span.in_scope(|| self.inner.call(request))
+        });
+        Box::pin(async move {
+            let response = match answer {
+                Ok(answer) => answer.instrument(span.clone()).await?,
+                Err(error) => error.into_response(),
+            };
+            let _entered = span.entered();
+            let mut response = complete(response, &id, border.clock.now());
+            let headers = response.headers_mut();
+            let id = HeaderValue::from_str(id.as_str()).expect("an id is hexadecimal");
+            headers.insert(X_REQUEST_ID, id);
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            let status = response.status();
+            tracing::debug!(status = status.as_u16(), "answered");
+            count(label(&route), method, status, began.elapsed());
+            Ok(response)
+        })
+    }
+}
 
-    let _entered = span.entered();
-    let mut response = complete(response, &id, border.clock.now());
-    let headers = response.headers_mut();
-    let id = HeaderValue::from_str(id.as_str()).expect("an id is hexadecimal");
-    headers.insert(X_REQUEST_ID, id);
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let status = response.status();
-    tracing::debug!(status = status.as_u16(), "answered");
-    count(route, method, status, began.elapsed());
-    response
+/// The route as a label, and in the log.
+fn label(route: &Option<MatchedPath>) -> &str {
+    route.as_ref().map_or("none", MatchedPath::as_str)
 }
 
 /// Counts an answer, and how long it took until its head was there. Every label has few values:
