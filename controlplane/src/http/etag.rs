@@ -43,15 +43,20 @@ impl EntityTag {
         EntityTag { opaque: self.opaque.clone(), weak: true }
     }
 
+    fn parts(&self) -> [&str; 3] {
+        [if self.weak { "W/\"" } else { "\"" }, &self.opaque, "\""]
+    }
+
     /// The tag as the value of a header field.
     pub fn to_header(&self) -> HeaderValue {
-        HeaderValue::try_from(self.to_string()).expect("base64 in quotes is a header value")
+        let text = self.parts().concat();
+        HeaderValue::try_from(text).expect("base64 in quotes is a header value")
     }
 }
 
 impl fmt::Display for EntityTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\"{}\"", if self.weak { "W/" } else { "" }, self.opaque)
+        self.parts().into_iter().try_for_each(|part| f.write_str(part))
     }
 }
 
@@ -59,67 +64,69 @@ impl fmt::Display for EntityTag {
 ///
 /// Without `If-Match` the answer is 428; with one that does not name `current`, 412.
 pub fn require_match(headers: &HeaderMap, current: &EntityTag) -> Result<(), ApiError> {
-    match read(headers, &IF_MATCH)? {
+    let is_named = names(headers, &IF_MATCH, |weak, opaque| {
+        !weak && !current.weak && opaque == current.opaque
+    })?;
+    match is_named {
         None => Err(ApiError::PreconditionRequired),
-        Some(Wanted::Any) => Ok(()),
-        Some(Wanted::Tags(tags)) if tags.iter().any(|tag| !tag.weak && tag == current) => Ok(()),
-        Some(Wanted::Tags(_)) => Err(ApiError::PreconditionFailed),
+        Some(true) => Ok(()),
+        Some(false) => Err(ApiError::PreconditionFailed),
     }
 }
 
 /// Says whether the client already has `current`, so that 304 is the answer.
 pub fn is_known(headers: &HeaderMap, current: &EntityTag) -> Result<bool, ApiError> {
-    Ok(match read(headers, &IF_NONE_MATCH)? {
-        None => false,
-        Some(Wanted::Any) => true,
-        Some(Wanted::Tags(tags)) => tags.iter().any(|tag| tag.opaque == current.opaque),
-    })
+    let is_named = names(headers, &IF_NONE_MATCH, |_, opaque| opaque == current.opaque)?;
+    Ok(is_named.unwrap_or(false))
 }
 
-enum Wanted {
-    Any,
-    Tags(Vec<EntityTag>),
-}
-
-fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Wanted>, ApiError> {
+/// Says whether a header field names a version that `is_it`, which is asked with each tag: whether
+/// it is weak, and its text. `*` names any version; `None` where the field is not there.
+fn names(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    is_it: impl Fn(bool, &str) -> bool,
+) -> Result<Option<bool>, ApiError> {
     let malformed = || ApiError::BadRequest {
         detail: format!("`{name}` must be `*` or a list of ETags such as \"abc\""),
     };
-    let mut tags = Vec::new();
     let mut lines = headers.get_all(name).iter().peekable();
     if lines.peek().is_none() {
         return Ok(None);
     }
+    // A list of no tags names no version.
+    let (mut is_named, mut tags) = (false, 0);
     for line in lines {
         let mut rest = line.to_str().map_err(|_| malformed())?.trim();
         if rest == "*" && headers.get_all(name).iter().count() == 1 {
-            return Ok(Some(Wanted::Any));
+            return Ok(Some(true));
         }
         while !rest.is_empty() {
-            let (tag, after) = read_tag(rest).ok_or_else(malformed)?;
-            tags.push(tag);
+            let (weak, opaque, after) = read_tag(rest).ok_or_else(malformed)?;
+            is_named |= is_it(weak, opaque);
+            tags += 1;
             rest = after.trim_start();
             rest = match rest.strip_prefix(',') {
                 Some(more) => more.trim_start(),
                 None if rest.is_empty() => rest,
                 None => return Err(malformed()),
             };
-            if tags.len() > TAGS_MAX {
+            if tags > TAGS_MAX {
                 return Err(malformed());
             }
         }
     }
-    // A list of no tags names no version.
-    Ok(Some(Wanted::Tags(tags)))
+    Ok(Some(is_named))
 }
 
-fn read_tag(text: &str) -> Option<(EntityTag, &str)> {
+/// Whether the first tag of a list is weak, its text, and what comes after it.
+fn read_tag(text: &str) -> Option<(bool, &str, &str)> {
     let (weak, quoted) = match text.strip_prefix("W/") {
         Some(quoted) => (true, quoted),
         None => (false, text),
     };
     let (opaque, rest) = quoted.strip_prefix('"')?.split_once('"')?;
-    Some((EntityTag { opaque: opaque.to_owned(), weak }, rest))
+    Some((weak, opaque, rest))
 }
 
 #[cfg(test)]

@@ -161,15 +161,25 @@ impl Standing {
         let refill = budget.window / budget.burst.get();
         let to_full = whole_secs(refill * budget.burst.get().saturating_sub(*remaining));
         let window = whole_secs(budget.window);
-        let texts = [
-            ("ratelimit", format!("\"{policy}\";r={remaining};t={to_full}")),
-            ("ratelimit-policy", format!("\"{policy}\";q={};w={window}", budget.burst)),
-        ];
-        for (name, text) in texts {
-            let value = HeaderValue::try_from(text).expect("a policy's name is plain text");
-            headers.insert(HeaderName::from_static(name), value);
+        let quota = budget.burst;
+        for (name, text) in [
+            (RATELIMIT, written(format_args!("\"{policy}\";r={remaining};t={to_full}"))),
+            (RATELIMIT_POLICY, written(format_args!("\"{policy}\";q={quota};w={window}"))),
+        ] {
+            headers.insert(name, text);
         }
     }
+}
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The value of a header field; every answer has two of these, so it is written into room enough.
+fn written(text: fmt::Arguments<'_>) -> HeaderValue {
+    const BYTES_USUAL: usize = 64;
+    let mut value = String::with_capacity(BYTES_USUAL);
+    fmt::write(&mut value, text).expect("a string takes everything");
+    HeaderValue::try_from(value).expect("a policy's name is plain text")
 }
 
 /// All the budgets.
