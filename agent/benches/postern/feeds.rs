@@ -56,7 +56,7 @@ pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {
     for _ in 0..ROUNDS {
         text_floor += rate(nginx.address()?, file)?;
         text += rate(plane.address, &whole)?;
-        same_floor += rate(plane.address, &nothing)?;
+        same_floor += rate(plane.floor, &nothing)?;
         same += rate(plane.address, &unchanged)?;
     }
     clients.shutdown_background();

@@ -34,13 +34,15 @@ use tokio::sync::watch;
 pub(crate) struct Plane {
     pub(crate) engine: Engine,
     pub(crate) address: SocketAddr,
+    /// Where the same server has a handler that does nothing, at [`NOTHING`].
+    pub(crate) floor: SocketAddr,
     pub(crate) group: GroupId,
     org: OrgId,
     _stop: watch::Sender<bool>,
 }
 
-/// Where the handler that does nothing is.
-pub(crate) const NOTHING: &str = "/floor/nothing";
+/// The route of the handler that does nothing.
+pub(crate) const NOTHING: &str = "/nothing";
 
 impl Plane {
     /// Starts a plane with a store in `folder`, on the current runtime.
@@ -68,21 +70,22 @@ impl Plane {
             // Nobody signs in here.
             People::new(Sealer::new(&SealingKey::new(Box::new([0; 32])), &[]), None),
         );
-        let nothing = Router::new().route("/nothing", any(|| async { "" }));
+        let nothing = Router::new().route(NOTHING, any(|| async { "" }));
         let border = Border::new(proxies.clone(), clock, engine.chance());
-        let router = Router::new()
-            .nest_service("/floor", finish(nothing, border))
-            .fallback_service(app::router(app));
-        let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into(), None)?;
-        let address = listener.local_address().expect("a TCP listener has an address");
         let (stop, stopped) = watch::channel(false);
-        let server =
-            Server::new(router, Limits { connections_by_peer: 2_000, ..Limits::PUBLIC }, proxies);
-        tokio::spawn(async move { server.serve(listener, stopped).await });
+        let serve = |router| {
+            let listener = Listener::tcp((Ipv4Addr::LOCALHOST, 0).into(), None)?;
+            let address = listener.local_address().expect("a TCP listener has an address");
+            let limits = Limits { connections_by_peer: 2_000, ..Limits::PUBLIC };
+            let (server, stopped) = (Server::new(router, limits, proxies.clone()), stopped.clone());
+            tokio::spawn(async move { server.serve(listener, stopped).await });
+            anyhow::Ok(address)
+        };
+        let (address, floor) = (serve(app::router(app))?, serve(finish(nothing, border))?);
 
         let org = OrgId::from_random(engine.chance().id());
         let group = GroupId::from_random(engine.chance().id());
-        let plane = Plane { engine, address, group, org, _stop: stop };
+        let plane = Plane { engine, address, floor, group, org, _stop: stop };
         plane.furnish().await?;
         Ok(plane)
     }
