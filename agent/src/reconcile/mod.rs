@@ -202,13 +202,45 @@ impl<T: Target, C: Clock> Keeper<T, C> {
             Outcome::InSync
         } else {
             // Timeouts are what is left from now: a look at a large table takes its time.
-            self.target.apply(&wanted.plans, self.context.clock.now()).await?;
+            let done = self.target.apply(&wanted.plans, self.context.clock.now()).await;
+            if let Err(TargetError::Full { .. }) = &done {
+                self.open_nothing(&wanted.plans).await;
+            }
+            done?;
             self.mode.is_standing = true;
             told::log(&self.target.info().name, &wanted.plans);
             Outcome::Changed { entries }
         };
         self.tell(&wanted.standings, ReceiptState::Applied, None);
         Ok(outcome)
+    }
+
+    /// Where there is no room for what is new, takes away and renews all the same. The pass has failed
+    /// whatever comes of it.
+    async fn open_nothing(&mut self, plans: &BTreeMap<GroupId, Plan>) {
+        let without = |plan: &Plan| Plan { add: BTreeMap::new(), ..plan.clone() };
+        let plans: BTreeMap<GroupId, Plan> =
+            plans.iter().map(|(group, plan)| (*group, without(plan))).collect();
+        if plans.values().all(Plan::is_empty) {
+            return;
+        }
+        let clock = &self.context.clock;
+        let done = match self.target.refresh(clock.now()).await {
+            Ok(_) => self.target.apply(&plans, clock.now()).await,
+            Err(error) => Err(error),
+        };
+        let target_name = &self.target.info().name;
+        match done {
+            Ok(()) => told::log(target_name, &plans),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(
+                    target_name,
+                    error,
+                    "what is withdrawn could not be taken away either"
+                );
+            }
+        }
     }
 
     /// What was read anew is compared as a whole.

@@ -29,6 +29,8 @@ struct World {
     applied_at: Vec<Timestamp>,
     refreshes: usize,
     refresh_takes: Duration,
+    /// How many entries fit.
+    room: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +114,15 @@ impl Target for FakeTarget {
             Some(Fault::After) | None => {}
         }
         let mut world = self.world.lock().unwrap();
+        let mut model = world.entries.clone();
+        for (group, plan) in plans {
+            plan.carry_out(model.entry(*group).or_default());
+        }
+        let wanted = model.values().map(BTreeMap::len).sum();
+        if let Some(capacity) = world.room.filter(|room| *room < wanted) {
+            self.is_known = false;
+            return Err(TargetError::Full { wanted, capacity });
+        }
         world.is_gate_up = true;
         world.applied_at.push(now);
         world.applied.push(plans.values().map(Plan::len).sum());
@@ -318,6 +329,28 @@ async fn whatever_an_apply_answers_the_target_ends_up_equal() {
     let [receipt] = &stage.receipts()[..] else { panic!("one receipt") };
     assert_eq!(receipt.state, ReceiptState::Applied);
     assert_eq!((receipt.revision, receipt.entries), (list.revision, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_what_is_new_does_not_fit_what_goes_goes_and_what_stays_is_renewed() {
+    let stage = Stage::new(&[group(1)], LocalPolicy::default());
+    stage.world.lock().unwrap().room = Some(3);
+    let mut list = FakeList::new(group(1)).with_hosts(0..3);
+    stage.receive(list.snapshot(stage.clock.now()));
+    until("they are in", || stage.holds(group(1), hosts(0..3))).await;
+
+    let later = Expiry::At(hour().saturating_add(Duration::from_secs(600)));
+    let soon = Expiry::At(hour());
+    let changes = [(host(1), later), (host(7), soon), (host(8), soon)];
+    stage.receive(list.change(&changes, &[host(0)], stage.clock.now()));
+    until("it is told", || stage.state() == TargetState::Failing).await;
+
+    assert!(stage.holds(group(1), hosts(1..3)), "nothing new, and not half of it");
+    assert_eq!(stage.world.lock().unwrap().entries[&group(1)][&host(1)], later);
+    let [receipt] = &stage.receipts()[..] else { panic!("one receipt") };
+    assert!(receipt.detail.as_ref().unwrap().contains("there is room for 3"), "{receipt:?}");
+    stage.receive(list.change(&[], &[host(8)], stage.clock.now()));
+    until("the rest fits", || stage.holds(group(1), [host(1), host(2), host(7)])).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,7 +123,7 @@ pub enum TargetError {
         #[source]
         source: std::io::Error,
     },
-    /// The target has no room: later lists may fit.
+    /// The target has no room: later lists may fit. The caller then takes away and renews alone.
     #[error("{wanted} entries do not fit; there is room for {capacity}")]
     Full {
         /// How many entries the target was to hold.
