@@ -102,7 +102,7 @@ const GROUP: &str = "01010101-0101-4101-8101-010101010101";
 
 fn target(name: &str) -> String {
     format!(
-        "  - name: {name}\n    type: nftables\n    gate:\n      services:\n        \
+        "  - name: {name}\n    type: nftables\n    gate:\n      table: {name}\n      services:\n        \
          - {{ name: ssh, ports: [22/tcp], groups: [{GROUP}] }}\n"
     )
 }
