@@ -492,6 +492,10 @@ endpoint: \"http://127.0.0.1.example\", calls_per_minute: 121, groups: [a] }
         let [unlike] = &target("type: pf,")[..] else { panic!("one mistake") };
         assert!(unlike.contains("is `pf`; write nftables or aws_security_group or"), "{unlike}");
         assert_eq!(target(""), ["1:11: targets[0].type: is missing"]);
+        let [_, misspelt] = &target("typo: file,")[..] else {
+            panic!("what is missing, and where")
+        };
+        assert!(misspelt.ends_with("typo: is not known here; did you mean `type`?"), "{misspelt}");
     }
 
     #[test]

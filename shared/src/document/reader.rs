@@ -130,7 +130,8 @@ impl<'d> Reader<'d> {
         place.mistake(&join(&self.path, key), message.into())
     }
 
-    /// Takes every key for known: after a mistake that leaves open which there may be.
+    /// Takes every key for known that is no misspelt one: after a mistake that leaves open which there
+    /// may be.
     pub fn leave_rest(&mut self) {
         self.is_open = true;
     }
@@ -180,11 +181,12 @@ impl<'d> Reader<'d> {
 
     fn finish(self) {
         for pair in self.pairs {
-            if self.is_open || self.asked.contains(&pair.key.as_str()) {
+            if self.asked.contains(&pair.key.as_str()) {
                 continue;
             }
             let message = match suggestion(&pair.key, &self.asked) {
                 Some(known) => format!("is not known here; did you mean `{known}`?"),
+                None if self.is_open => continue,
                 None => format!("is not known here; known are {}", known_keys(&self.asked)),
             };
             self.mistakes.push(pair.place.mistake(&join(&self.path, &pair.key), message));
