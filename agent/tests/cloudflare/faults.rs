@@ -65,9 +65,12 @@ async fn a_list_that_is_gone_says_what_to_do() {
     let written = target.write(&put(hosts(1))).await.unwrap_err();
     let read = target.read().await.unwrap_err();
     let afresh = list(&fake).read().await.unwrap_err();
-    fake.state().lists.get_mut(OTHER_LIST).unwrap().kind = "hostname";
+    let mut of_names = List::new();
+    of_names.kind = "hostname";
+    fake.state().lists.insert(LIST.to_owned(), of_names);
+    let of_other_kind = list(&fake).read().await.unwrap_err();
 
-    for refused in [written, read, afresh] {
+    for refused in [written, read, afresh, of_other_kind] {
         assert!(matches!(refused, TargetError::Rejected { .. }), "{refused:?}");
         assert!(refused.to_string().contains("make one of kind `ip`"), "{refused}");
     }
