@@ -19,7 +19,7 @@ use tower::Service as _;
 use crate::server::activity::{Activity, SharedActivity, Verdict};
 use crate::server::body::{FinishedBody, LimitedBody, NotedBody, Running};
 use crate::server::client_address::TrustedProxies;
-use crate::server::io::{Noted, Sipped};
+use crate::server::io::Noted;
 use crate::server::limits::Limits;
 use crate::server::listener::Accepted;
 
@@ -130,7 +130,6 @@ impl Host {
                 let builder = self.builder.for_alpn(socket.get_ref().1.alpn_protocol());
                 // Handshakes cost time that is not the first request's.
                 *activity.lock() = Activity::after_handshake(Instant::now(), now + self.age());
-                let socket = Sipped::new(socket);
                 self.speak(builder, socket, peer, activity, stop).await;
             }
         }

@@ -1,10 +1,10 @@
-//! What lies between a socket and its connection: traffic is noted, and read in sips.
+//! What lies between a socket and its connection: traffic is noted.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::server::activity::SharedActivity;
@@ -85,61 +85,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
     }
 }
 
-/// Most bytes of one read.
-const SIP_BYTES: u64 = 2_048;
-
-/// A stream that is read in sips, so that the large buffers above it stay untouched, and cost no
-/// memory, while little comes: TLS fills all the room it is offered with zeros before it reads.
-#[derive(Debug)]
-pub(crate) struct Sipped<S>(Take<S>);
-
-impl<S: AsyncRead> Sipped<S> {
-    pub(crate) fn new(stream: S) -> Sipped<S> {
-        Sipped(stream.take(SIP_BYTES))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Sipped<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.0.set_limit(SIP_BYTES);
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Sipped<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(self.0.get_mut()).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(self.0.get_mut()).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.get_ref().is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.get_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.get_mut()).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::ready;
@@ -173,27 +118,5 @@ mod tests {
 
         assert_eq!(while_blocked, Verdict::Close(Reason::Write));
         assert!(matches!(activity.lock().verdict(&limits, later), Verdict::Wait(_)));
-    }
-
-    #[tokio::test]
-    async fn a_stream_is_read_in_sips_and_whole() {
-        let sent = vec![7; 3 * usize::try_from(SIP_BYTES).unwrap() + 1];
-        let (socket, mut client) = duplex(sent.len());
-        client.write_all(&sent).await.unwrap();
-        drop(client);
-        let (mut stream, mut read, mut sips) = (Sipped::new(socket), Vec::new(), Vec::new());
-
-        loop {
-            let mut room = vec![0; sent.len()];
-            let count = stream.read(&mut room).await.unwrap();
-            if count == 0 {
-                break;
-            }
-            read.extend_from_slice(&room[..count]);
-            sips.push(u64::try_from(count).unwrap());
-        }
-
-        assert_eq!(sips, [SIP_BYTES, SIP_BYTES, SIP_BYTES, 1]);
-        assert_eq!(read, sent);
     }
 }
