@@ -71,9 +71,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 async fn list(
     State(app): State<App>,
     holder: Holder<AccountRead>,
-    page: PageRequest,
     uri: Uri,
 ) -> Result<Answer, ApiError> {
+    let page = PageRequest::read(&uri, &["since", "until", "kind", "actor", "group"])?;
     let Query(Asked { since, until, kind, actor, group }) =
         Query::try_from_uri(&uri).map_err(|error: axum::extract::rejection::QueryRejection| {
             ApiError::BadRequest { detail: error.body_text() }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -87,6 +88,28 @@ impl PageRequest {
         (page, next)
     }
 
+    /// Takes the page out of a query that may have parameters of these other names, and of no more: a
+    /// filter that is misspelt would else filter nothing.
+    pub fn read(uri: &Uri, others: &[&str]) -> Result<PageRequest, ApiError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            limit: Option<usize>,
+            cursor: Option<String>,
+        }
+        let known: Vec<&str> = ["limit", "cursor"].iter().chain(others).copied().collect();
+        let given = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        for (name, _) in given {
+            if !known.contains(&name.as_ref()) {
+                let known = known.join("`, `");
+                let detail = format!("there is no parameter `{name}` here, only `{known}`");
+                return Err(ApiError::BadRequest { detail });
+            }
+        }
+        let Query(raw) = Query::<Raw>::try_from_uri(uri)
+            .map_err(|error| ApiError::BadRequest { detail: error.body_text() })?;
+        PageRequest::new(raw.limit, raw.cursor.as_deref())
+    }
+
     fn new(limit: Option<usize>, cursor: Option<&str>) -> Result<PageRequest, ApiError> {
         let limit = limit.unwrap_or(PAGE_LEN_DEFAULT);
         if !(1..=PAGE_LEN_MAX).contains(&limit) {
@@ -97,19 +120,12 @@ impl PageRequest {
     }
 }
 
-/// Takes the page out of the query; other parameters are left to the handler.
+/// Takes the page out of a query that knows nothing else.
 impl<S: Send + Sync> FromRequestParts<S> for PageRequest {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<PageRequest, ApiError> {
-        #[derive(Deserialize)]
-        struct Raw {
-            limit: Option<usize>,
-            cursor: Option<String>,
-        }
-        let Query(raw) = Query::<Raw>::try_from_uri(&parts.uri)
-            .map_err(|error| ApiError::BadRequest { detail: error.body_text() })?;
-        PageRequest::new(raw.limit, raw.cursor.as_deref())
+        PageRequest::read(&parts.uri, &[])
     }
 }
 

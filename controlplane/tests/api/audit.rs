@@ -104,9 +104,13 @@ async fn pages_and_bounds_of_the_audit_join_without_gap() {
     assert_eq!(kinds(&groups), ["group_created"; 7]);
     assert!(pages(&caller, "since=2027-01-01T00:00:00Z").await.is_empty());
     assert!(pages(&caller, "kind=nothing").await.is_empty());
-    for query in ["limit=0", "limit=1001", "cursor=AQEB", "since=yesterday"] {
+    for query in
+        ["limit=0", "limit=1001", "cursor=AQEB", "since=yesterday", "sinse=2026-01-01T00:00:00Z"]
+    {
         assert_eq!(caller.get(&format!("{AUDIT}?{query}")).await.status(), 400, "{query}");
     }
+    let misspelt = caller.get("/api/v1/pairs?limt=2").await.json::<Value>().await.unwrap();
+    assert_eq!(misspelt["detail"], "there is no parameter `limt` here, only `limit`, `cursor`");
 }
 
 #[tokio::test]
