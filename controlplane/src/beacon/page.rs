@@ -114,7 +114,12 @@ pub(super) fn reported(
 
 /// Shows why nothing was done; the header fields of the error stay.
 pub(super) fn refused(error: ApiError) -> Response {
-    let page = RefusedPage { style: STYLE, detail: error.to_string() };
+    let detail = if let ApiError::Invalid { errors } = &error {
+        errors.iter().map(|one| one.detail.as_str()).collect::<Vec<_>>().join("; ")
+    } else {
+        error.to_string()
+    };
+    let page = RefusedPage { style: STYLE, detail };
     show_error(error, &page)
 }
 

@@ -207,6 +207,14 @@ async fn addresses_that_may_never_be_granted_are_refused_and_private_ones_as_con
         assert_eq!(status(&strict, address).await, 422, "{address}");
     }
     assert_eq!(status(&strict, OFFICE).await, 200);
+
+    let org = strict.org("acme").await;
+    let path = url(&strict.pair(org, 3_600).await.bookmark);
+    for (address, why) in [("10.0.0.7", "10.0.0.7/32 is private"), ("127.0.0.2", "loopback")] {
+        let request = strict.at(address).request(Method::POST, &path).header("accept", BROWSER);
+        let page = request.send().await.unwrap().text().await.unwrap();
+        assert!(page.contains(why), "{page}");
+    }
 }
 
 #[tokio::test]
