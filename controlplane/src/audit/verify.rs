@@ -51,6 +51,9 @@ pub struct Verified {
     pub signed: Option<u64>,
     /// The key that signed it.
     pub key: Option<Hex<32>>,
+    /// Whether that key was known before, and is not just the one that the chain names: anybody may
+    /// write a chain that agrees with itself, and sign it with a key of their own.
+    pub is_key_known: bool,
     /// Until when records were pruned.
     pub pruned: Option<Timestamp>,
 }
@@ -151,6 +154,7 @@ impl Verifier {
         match (newest, self.heads.first()) {
             (Some(head), _) => {
                 (self.verified.signed, self.verified.key) = (Some(head.number), Some(head.key));
+                self.verified.is_key_known = self.key.is_some();
                 Ok(self.verified)
             }
             (None, Some(other)) => Err(whole(What::OtherKey { key: other.key })),

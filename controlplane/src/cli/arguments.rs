@@ -393,7 +393,8 @@ pub(super) enum AuditCommand {
         /// A file that `audit export` has written, in place of the plane's own audit.
         #[arg(long, value_name = "FILE", conflicts_with = "config")]
         file: Option<PathBuf>,
-        /// The public key that must have signed; the plane's own unless given.
+        /// The public key that must have signed. The plane's own unless given; of a file that is not
+        /// known, and anybody could have signed it.
         #[arg(long, value_name = "HEX")]
         key: Option<Hex<32>>,
         /// A link that was seen earlier and must still be there, as `verify` has printed it.

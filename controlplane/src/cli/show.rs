@@ -230,7 +230,13 @@ pub(super) fn verified(verified: &Verified) -> String {
     let mut text = String::new();
     let of = verified.org.map_or_else(|| "all orgs".to_owned(), |org| format!("the org {org}"));
     let (first, last) = (verified.first, verified.last);
-    writeln!(text, "The audit of {of} is as it was written.\n").expect("a string takes all");
+    let found = if verified.key.is_some() && !verified.is_key_known {
+        "agrees with itself. Whether the plane has written it, only the plane's key can tell: give \
+         that with --key."
+    } else {
+        "is as it was written."
+    };
+    writeln!(text, "The audit of {of} {found}\n").expect("a string takes all");
     let mut row = |name: &str, value: String| {
         writeln!(text, "{name:<8} {value}").expect("a string takes all");
     };
@@ -245,7 +251,7 @@ pub(super) fn verified(verified: &Verified) -> String {
     match (verified.signed, verified.key) {
         (Some(signed), Some(key)) => {
             row("signed", format!("to link {signed}"));
-            row("key", key.to_string());
+            row("key", format!("{key}{}", if verified.is_key_known { "" } else { ", as it says" }));
         }
         (_, _) => row("signed", "nothing".to_owned()),
     }

@@ -446,6 +446,18 @@ fn a_running_plane_exports_and_verifies_as_a_stopped_one_does() {
     let text = file.to_str().unwrap();
     let verified = run(&["audit", "verify", "--json", "--file", text]);
     assert!(verified.status.success(), "{verified:?}");
+    let verified: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!((&grown["is_key_known"], &verified["is_key_known"]), (&true.into(), &false.into()));
+    let says = |more: &[&str]| {
+        let output = run(&[&["audit", "verify", "--file", text], more].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (alone, held) = (says(&[]), says(&["--key", grown["key"].as_str().unwrap()]));
+    assert!(
+        alone.contains("agrees with itself") && !alone.contains("as it was written"),
+        "{alone}"
+    );
+    assert!(held.contains("is as it was written."), "{held}");
     // A link that somebody has noted down is looked for.
     let hash = stopped["hash"].as_str().unwrap();
     scene.plane.json(&["audit", "verify", "--known", &format!("10:{hash}")]);
