@@ -124,7 +124,15 @@ fn a_wall_clock_that_is_moved_under_a_running_agent_moves_no_deadline() {
     };
     moves("+0");
     let file = format!("FAKETIME_TIMESTAMP_FILE={}", path.display());
+    // It keeps something in shared memory by the number of a process, and stumbles over what one
+    // that was killed has left there.
     let faked = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        "mount -t tmpfs none /dev/shm; exec \"$@\"",
+        "sh",
         "env",
         "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1",
         &file,

@@ -130,7 +130,8 @@ impl Daemon {
             let begin = log.len();
             let read = lines.read_line(&mut log).unwrap();
             assert_ne!(read, 0, "the daemon ended before it was ready: {log}");
-            let line: Value = serde_json::from_str(&log[begin..]).unwrap();
+            let line: Value = serde_json::from_str(&log[begin..])
+                .unwrap_or_else(|error| panic!("{error}: {}", &log[begin..]));
             match line["message"].as_str() {
                 Some("listening") => {
                     addresses.push(line["address"].as_str().unwrap().parse().unwrap());

@@ -1,7 +1,7 @@
 //! A wall clock that is moved while the daemon runs, and between two runs of it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,7 @@ impl WallClock {
 
     /// Starts the daemon under this clock.
     fn start(&self) -> Daemon {
+        sweep();
         let mut serve = self.plane.program(&["serve"]);
         serve
             .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1")
@@ -65,6 +66,20 @@ impl WallClock {
     }
 }
 
+/// Takes away what libfaketime has left in shared memory of processes that were killed: a new one
+/// that gets the number of such a process would not start.
+fn sweep() {
+    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let prefixes = ["faketime_shm_", "sem.faketime_sem_"];
+        let number = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+        if number.is_some_and(|number| !Path::new("/proc").join(number).exists()) {
+            // Another test may have been first.
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
 /// Waits until the figures say that the wall clock is off by `seconds`.
 fn shows_skew(daemon: &Daemon, seconds: f64) {
     let until = Instant::now() + HANG;
@@ -84,7 +99,7 @@ fn shows_skew(daemon: &Daemon, seconds: f64) {
 fn a_wall_clock_that_is_moved_moves_no_deadline_and_is_told() {
     let plane = Plane::make();
     let config = fs::read_to_string(plane.config()).unwrap();
-    fs::write(plane.config(), config + "metrics: 127.0.0.1:0\n").unwrap();
+    fs::write(plane.config(), config + "metrics: 127.0.0.2:0\n").unwrap();
     let wall = WallClock::of(plane);
     let daemon = wall.start();
     wall.plane.json(&["group", "add", "ssh"]);
