@@ -20,7 +20,8 @@ use super::{HOME, SIGN_IN, SignedIn, browser, cookie, note_failure, page, prove,
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{
-    Account, Actor, Command, Credentials, Email, Login, Order, PasswordHash, State as Orgs, User,
+    Account, Actor, Command, Credentials, Email, Login, Order, PasswordHash, Refusal,
+    State as Orgs, User,
 };
 use crate::engine::Refused;
 use crate::http::ApiError;
@@ -104,6 +105,7 @@ async fn attempt(
     let found = candidate(&app.engine().state(), form.text("email"), form.text("org"));
     let stored = found.as_ref().and_then(|(_, account)| account.password.clone());
     let user = found.as_ref().map(|(user, _)| user.id);
+    let has_password = stored.is_some();
     let is_known = user.is_some_and(|user| cookie::is_known(app, headers, user, stored.as_ref()));
     let order = |command| Order { actor: Actor::Unknown, source: Some(address), command };
     // For nobody, the same way through the writer.
@@ -116,6 +118,12 @@ async fn attempt(
         Err(Refused::Rejected(_)) => false,
         Err(error) => return Err(Failed::Error(refused(error))),
     };
+    if !is_counted {
+        // Nobody's, or one of too many: the record of a try is not written, so it is counted.
+        let who = found.as_ref().map(|(user, _)| (user.org, Actor::Unknown));
+        let refusal = if has_password { Refusal::RateLimited } else { Refusal::WrongSecret };
+        app.count_refusal(who, refusal, address);
+    }
     let is_right = verified.map_err(Failed::Error)? && is_counted;
     let now = app.engine().now();
     let account = found.as_ref().map(|(_, account)| account);

@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 use crate::browser::{
     Browser, LOGIN, PASSWORD, Page, Person, code, invite, join, next_step, ticket,
 };
-use crate::world::{World, generous, settings, within};
+use crate::world::{OFFICE, World, generous, settings, within};
 
 /// A world with one admin, signed in in `browser`.
 macro_rules! peopled {
@@ -172,6 +172,18 @@ async fn unknown_accounts_answer_as_known_ones_do() {
     next_step(&world);
     let locked = Browser::new(&world).sign_in(&zoe, &zoe.code(&world, 0)).await;
     assert_eq!(locked.status, 403, "the account takes no tries from strangers now");
+
+    world.app.record_refusals().await;
+    let key = world.key(zoe.org).await;
+    let counted = "/api/v1/account/audit?kind=requests_refused&actor=unknown";
+    let counted = world.holder(&key, OFFICE).data(counted).await;
+    let counts = counted.as_array().unwrap().iter().map(|record| {
+        let details = &record["details"];
+        (details["refusal"].as_str().unwrap(), details["count"].as_u64().unwrap())
+    });
+    let counts: BTreeSet<(&str, u64)> = counts.collect();
+    // Of nine tries for the account, and eight for the one whose invitation is not yet used.
+    assert_eq!(counts, BTreeSet::from([("rate_limited", 4), ("wrong_secret", 8)]));
 }
 
 #[tokio::test]
