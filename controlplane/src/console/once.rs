@@ -1,4 +1,4 @@
-//! Forms that tell secrets once. Each carries a name, drawn for it; whoever loads the answer again
+//! Forms that make something new, and tell its secrets once. Each carries a name, drawn for it; whoever loads the answer again
 //! sends the form again, and is told so: nothing is made a second time, and nothing shown.
 
 use askama::Template;

@@ -12,6 +12,7 @@ use crate::console_groups::admin;
 use crate::world::{OFFICE, World, generous, within};
 
 const PAIRS: &str = "/console/pairs";
+const GROUPS: &str = "/console/groups";
 const KEYS: &str = "/console/keys";
 const HOSTS: &str = "/console/agents";
 const PEOPLE: &str = "/console/people";
@@ -158,4 +159,18 @@ async fn of_a_crowd_that_sends_one_form_one_makes_something() {
     statuses.sort_unstable();
     assert_eq!((statuses[0], statuses[1]), (200, 409), "{statuses:?}");
     assert_eq!(made(&world, org, "pair_created").await, 1);
+}
+
+#[tokio::test]
+async fn a_group_is_made_once_however_often_its_form_is_sent() {
+    let world = World::with(generous());
+    let (org, mut browser) = admin(&world).await;
+    let fields = filled(&mut browser, GROUPS, &[("name", "web"), ("ttl", "")]).await;
+
+    let sent = [
+        post(&mut browser, GROUPS, &fields).await.status,
+        post(&mut browser, GROUPS, &fields).await.status,
+    ];
+
+    assert_eq!((sent, made(&world, org, "group_created").await), ([303, 409], 1));
 }

@@ -17,6 +17,7 @@ use super::Section;
 use super::fields::Fields;
 use super::gate::{Sent, Viewer};
 use super::show::Span;
+use crate::api::once::Turn;
 use crate::app::App;
 use crate::domain::{Command, Group};
 use crate::http::ApiError;
@@ -30,6 +31,7 @@ struct GroupsPage<'a> {
     groups: Vec<Row>,
     /// What an admin's form carries; none for others, who only look.
     proof: Option<String>,
+    once: String,
     fields: &'a Fields,
 }
 
@@ -58,7 +60,7 @@ async fn list(viewer: Viewer) -> Response {
     viewer.show("Groups", &page(&viewer, &Fields::default()))
 }
 
-async fn make(sent: Sent) -> Result<Response, ApiError> {
+async fn make(sent: Sent, turn: Turn) -> Result<Response, ApiError> {
     let mut fields = Fields::of(&sent);
     let (name, ttl) = (fields.label(), fields.ttl("ttl", "the longest time"));
     if let (Some(name), Some(ttl)) = (name, ttl) {
@@ -70,9 +72,10 @@ async fn make(sent: Sent) -> Result<Response, ApiError> {
             ttl,
             created_at: sent.viewer.now(),
         };
-        let path = format!("{}/{}", SECTION.path, group.id);
-        if fields.accept(sent.submit(Command::CreateGroup(group)).await)?.is_some() {
-            return Ok(see(&path));
+        let place = format!("{}/{}", SECTION.path, group.id);
+        let made = sent.submit_once(turn, Command::CreateGroup(group), place.clone()).await;
+        if fields.accept(made)?.is_some() {
+            return Ok(see(&place));
         }
     }
     Ok(sent.viewer.show_wrong("Groups", &page(&sent.viewer, &fields)))
@@ -88,5 +91,5 @@ fn page<'a>(viewer: &Viewer, fields: &'a Fields) -> GroupsPage<'a> {
         members: row.members.len(),
         ttl: row.record.ttl.map(|ttl| Span(ttl.as_duration())),
     });
-    GroupsPage { groups: rows.collect(), proof: viewer.proof(), fields }
+    GroupsPage { groups: rows.collect(), proof: viewer.proof(), once: viewer.once(), fields }
 }
