@@ -16,7 +16,7 @@ use postern_shared::network::Network;
 use postern_shared::time::{Timestamp, Ttl};
 
 use crate::api::auth::LastUsed;
-use crate::api::cors::Shared;
+use crate::api::cors::Sharing;
 use crate::api::ips::Written;
 use crate::api::once::Unanswered;
 use crate::api::stream::Seats;
@@ -27,9 +27,9 @@ use crate::data_dir::invited_pin;
 use crate::domain::{Actor, Refusal};
 use crate::engine::Engine;
 use crate::health::Readiness;
-use crate::http::border::{Border, Crossing, answer_all};
-use crate::http::host;
+use crate::http::border::{Border, answer_all};
 use crate::http::limit::{Limiter, RateLimits};
+use crate::http::{around, host};
 use crate::operator::Plane;
 use crate::people::{self, People};
 use crate::server::{Certificates, TrustedProxies};
@@ -105,8 +105,8 @@ pub fn router(app: App) -> Router {
         .merge(for_people.route_layer(from_fn_with_state(app.clone(), own_name)))
         .merge(api::routes(&app));
     // One layer: each layer on a route is copied with all beneath it when that one is asked.
-    let around = (Crossing::layer(border), Shared::layer(&app));
-    answer_all(routes.with_state(app).merge(health)).layer(around)
+    let layers = (around::layer(Arc::new(border)), around::layer(Sharing(app.clone())));
+    answer_all(routes.with_state(app).merge(health)).layer(layers)
 }
 
 /// Lets nobody be signed in under a name that is not the plane's.

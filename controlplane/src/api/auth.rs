@@ -5,13 +5,11 @@
 //! Only a secret that fails meets the budget of failures of its source.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request};
@@ -19,18 +17,17 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::future::{BoxFuture, Either};
+use futures_util::future::Either;
 use postern_shared::ids::{AgentId, GroupId, KeyId, OrgId};
 use postern_shared::scope::Scope;
 use postern_shared::time::{Expiry, Timestamp};
 use postern_shared::token::{Token, TokenHash};
 use subtle::ConstantTimeEq as _;
-use tower::layer::layer_fn;
-use tower::{Layer, Service};
 
 use crate::app::App;
 use crate::domain::{Actor, Command, Credential, Order, Refusal, Secret, Standing, State as Orgs};
 use crate::http::ApiError;
+use crate::http::around::{Answered, Answering, Around};
 use crate::http::limit::{Caller, Standing as Budget, Tier};
 use crate::http::problem::PendingProblem;
 use crate::server::ClientAddress;
@@ -86,45 +83,20 @@ pub(crate) struct Reader(pub(crate) Access);
 
 /// Lets through whoever holds a secret in force from one of its origins, and takes the request
 /// from the holder's budgets.
-///
-/// A service and not a function between two others: axum would copy the route beneath once more
-/// for that.
 #[derive(Clone)]
-pub(crate) struct Authenticated<S> {
-    app: App,
-    inner: S,
-}
+pub(crate) struct Authentication(pub(crate) App);
 
-impl<S> Authenticated<S> {
-    pub(crate) fn layer(app: &App) -> impl Layer<S, Service = Authenticated<S>> + Clone + use<S> {
-        let app = app.clone();
-        layer_fn(move |inner| Authenticated { app: app.clone(), inner })
-    }
-}
-
-impl<S> Service<Request> for Authenticated<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Either<
-        Ready<Result<Response, Infallible>>,
-        BoxFuture<'static, Result<Response, Infallible>>,
-    >;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let (access, budget) = match admit(&self.app, &request) {
+impl Around for Authentication {
+    fn answer<F>(&self, mut request: Request, route: impl FnOnce(Request) -> F) -> Answering<F>
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let (access, budget) = match admit(&self.0, &request) {
             Ok(admitted) => admitted,
-            Err(error) => return Either::Left(ready(Ok(error.into_response()))),
+            Err(error) => return Either::Right(Box::pin(ready(Ok(error.into_response())))),
         };
         request.extensions_mut().insert(access);
-        let (app, answer) = (self.app.clone(), self.inner.call(request));
+        let (app, answer) = (self.0.clone(), route(request));
         Either::Right(Box::pin(async move {
             let mut response = answer.await?;
             if is_beyond_scope(&response) {

@@ -2,9 +2,6 @@
 //!
 //! A page sends the secret itself, as a header field; no cookie counts here, so none is allowed.
 
-use std::convert::Infallible;
-use std::task::{Context, Poll};
-
 use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -12,12 +9,11 @@ use axum::http::header::{
     VARY,
 };
 use axum::http::{HeaderValue, Method, StatusCode};
-use axum::response::{IntoResponse as _, Response};
-use futures_util::future::{BoxFuture, Either};
-use tower::layer::layer_fn;
-use tower::{Layer, Service};
+use axum::response::IntoResponse as _;
+use futures_util::future::Either;
 
 use crate::app::App;
+use crate::http::around::{Answered, Answering, Around};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 const SENT: HeaderValue = HeaderValue::from_static(
@@ -32,42 +28,20 @@ const MAX_AGE_SECS: u64 = 600;
 /// Tells the browser that a page on the list may call, and read the answer. To be put around
 /// all routes and what answers where there is none: a route that knows no `OPTIONS` would refuse
 /// the question.
-///
-/// A service and not a function between two others: axum would copy the route beneath once more
-/// for that.
 #[derive(Clone)]
-pub(crate) struct Shared<S> {
-    app: App,
-    inner: S,
-}
+pub(crate) struct Sharing(pub(crate) App);
 
-impl<S> Shared<S> {
-    pub(crate) fn layer(app: &App) -> impl Layer<S, Service = Shared<S>> + Clone + use<S> {
-        let app = app.clone();
-        layer_fn(move |inner| Shared { app: app.clone(), inner })
-    }
-}
-
-impl<S> Service<Request> for Shared<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let Some(origin) = listed(&self.app, &request) else {
-            return Either::Left(self.inner.call(request));
+impl Around for Sharing {
+    fn answer<F>(&self, request: Request, route: impl FnOnce(Request) -> F) -> Answering<F>
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let Some(origin) = listed(&self.0, &request) else {
+            return Either::Left(route(request));
         };
         let asks_first = request.method() == Method::OPTIONS
             && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        let answer = (!asks_first).then(|| self.inner.call(request));
+        let answer = (!asks_first).then(|| route(request));
         Either::Right(Box::pin(async move {
             let mut response = match answer {
                 Some(answer) => answer.await?,

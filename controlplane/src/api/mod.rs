@@ -28,9 +28,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::domain::State;
-use crate::http::ApiError;
 use crate::http::etag::{EntityTag, require_match};
 use crate::http::paging::PageRequest;
+use crate::http::{ApiError, around};
 
 /// The routes under `/api/v1`.
 pub(crate) fn routes(app: &App) -> Router<App> {
@@ -44,7 +44,7 @@ pub(crate) fn routes(app: &App) -> Router<App> {
         .merge(history::routes())
         .merge(stream::routes())
         .merge(agents::routes())
-        .route_layer(auth::Authenticated::layer(app));
+        .route_layer(around::layer(auth::Authentication(app.clone())));
     let documented = OpenApiRouter::with_openapi(document::beginning())
         .merge(authenticated)
         .merge(agents::enrolment_routes());

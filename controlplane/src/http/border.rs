@@ -1,11 +1,9 @@
 //! The border around the router: what every request gets on its way in and every answer on its
 //! way out.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,18 +14,17 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::Either;
 use postern_shared::error::chain;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::Meta;
 use tokio::time::Instant;
-use tower::layer::layer_fn;
-use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::http::answer::PendingAnswer;
+use crate::http::around::{self, Answered, Answering, Around};
 use crate::http::problem::{ApiError, KEPT, PROBLEM_JSON, PendingProblem};
 use crate::server::{ClientAddress, Peer, TrustedProxies};
 
@@ -88,7 +85,7 @@ impl fmt::Debug for Border {
 /// an [`Answer`](crate::http::Answer) gets its `meta` and an [`ApiError`] becomes a problem, as
 /// does an error that the router or an extractor answers by itself.
 pub fn finish(router: Router, border: Border) -> Router {
-    answer_all(router).layer(Crossing::layer(border))
+    answer_all(router).layer(around::layer(Arc::new(border)))
 }
 
 /// Has a router answer by problems of ours also what it knows no route or no method for.
@@ -120,49 +117,24 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestId {
     }
 }
 
-/// A route with the border around it.
-///
-/// A service and not a function between two others: axum would copy the route beneath once more
-/// for that.
-#[derive(Clone)]
-pub(crate) struct Crossing<S> {
-    border: Arc<Border>,
-    inner: S,
-}
-
-impl<S> Crossing<S> {
-    pub(crate) fn layer(border: Border) -> impl Layer<S, Service = Crossing<S>> + Clone + use<S> {
-        let border = Arc::new(border);
-        layer_fn(move |inner| Crossing { border: Arc::clone(&border), inner })
-    }
-}
-
-impl<S> Service<Request> for Crossing<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let border = Arc::clone(&self.border);
+impl Around for Arc<Border> {
+    fn answer<F>(&self, mut request: Request, route: impl FnOnce(Request) -> F) -> Answering<F>
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
+        let border = Arc::clone(self);
         let id = border.next_id();
         // The pattern of the route, never the path: a path can hold a secret.
-        let route = request.extensions().get::<MatchedPath>().cloned();
+        let pattern = request.extensions().get::<MatchedPath>().cloned();
         let method = method_label(request.method());
-        let span = tracing::info_span!("request", id = id.as_str(), method, route = label(&route));
+        let span =
+            tracing::info_span!("request", id = id.as_str(), method, route = label(&pattern));
         let began = Instant::now();
         let answer = border.identify(&mut request).map(|()| {
             request.extensions_mut().insert(id.clone());
-            span.in_scope(|| self.inner.call(request))
+            span.in_scope(|| route(request))
         });
-        Box::pin(async move {
+        Either::Right(Box::pin(async move {
             let response = match answer {
                 Ok(answer) => answer.instrument(span.clone()).await?,
                 Err(error) => error.into_response(),
@@ -175,15 +147,15 @@ where
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             let status = response.status();
             tracing::debug!(status = status.as_u16(), "answered");
-            count(label(&route), method, status, began.elapsed());
+            count(label(&pattern), method, status, began.elapsed());
             Ok(response)
-        })
+        }))
     }
 }
 
 /// The route as a label, and in the log.
-fn label(route: &Option<MatchedPath>) -> &str {
-    route.as_ref().map_or("none", MatchedPath::as_str)
+fn label(pattern: &Option<MatchedPath>) -> &str {
+    pattern.as_ref().map_or("none", MatchedPath::as_str)
 }
 
 /// Counts an answer, and how long it took until its head was there. Every label has few values:

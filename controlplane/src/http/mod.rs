@@ -5,6 +5,7 @@
 //! the time of the request.
 
 pub mod answer;
+pub(crate) mod around;
 pub mod body;
 pub mod border;
 pub(crate) mod cookie;

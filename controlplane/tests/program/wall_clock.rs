@@ -30,7 +30,7 @@ impl WallClock {
         wall
     }
 
-    /// Moves it to `offset` from the right time, in seconds with a sign.
+    /// Moves it to `offset` from the right time, such as `+1d`.
     fn moves(&self, offset: &str) {
         let new = self.path.with_extension("new");
         fs::write(&new, offset).unwrap();
