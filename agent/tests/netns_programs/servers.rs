@@ -182,18 +182,23 @@ frontend web
     http-request return status 200
 ";
 
-/// The master process takes USR2 as the order to read everything again.
-const RELOAD_HAPROXY: [&str; 3] = ["/bin/sh", "-c", "kill -USR2 $(cat DIR/pid)"];
-
-#[tokio::test]
-async fn haproxy_answers_by_the_list_that_it_was_told_to_read() {
-    let lab = Lab::new();
-    let mut haproxy = Server::new(feed(Format::Haproxy), HAPROXY, &RELOAD_HAPROXY);
+/// HAProxy with an empty list, and the target that writes it.
+async fn closed_haproxy(lab: &Lab, form: Form, config: &str) -> (Server, Marked<File>) {
+    // The master process takes USR2 as the order to read everything again.
+    let reload = ["/bin/sh", "-c", "kill -USR2 $(cat DIR/pid)"];
+    let mut haproxy = Server::new(form, config, &reload);
     let mut target = haproxy.target();
     pass(&mut target, &[], &[]).await.unwrap_err();
     haproxy.run("haproxy", &["-W", "-f", "DIR/conf", "-p", "DIR/pid"]);
     haproxy.rests();
-    assert_eq!(status(&lab, "10.0.0.1"), 403);
+    assert_eq!(status(lab, "10.0.0.1"), 403);
+    (haproxy, target)
+}
+
+#[tokio::test]
+async fn haproxy_answers_by_the_list_that_it_was_told_to_read() {
+    let lab = Lab::new();
+    let (haproxy, mut target) = closed_haproxy(&lab, feed(Format::Haproxy), HAPROXY).await;
 
     pass(&mut target, &[("10.0.0.1", HOUR), ("10.1.0.0/16", HOUR)], &[]).await.unwrap();
     eventually("the list counts", || status(&lab, "10.0.0.1") == 200);
@@ -230,12 +235,7 @@ async fn haproxy_closes_at_the_deadline_in_its_map_though_no_agent_is_left() {
     let lab = Lab::new();
     let (form, rules) = map_of_the_example();
     let config = HAPROXY.replace("    http-request deny unless { src -f DIR/list }\n", &rules);
-    let mut haproxy = Server::new(form, &config, &RELOAD_HAPROXY);
-    let mut target = haproxy.target();
-    pass(&mut target, &[], &[]).await.unwrap_err();
-    haproxy.run("haproxy", &["-W", "-f", "DIR/conf", "-p", "DIR/pid"]);
-    haproxy.rests();
-    assert_eq!(status(&lab, "10.0.0.1"), 403);
+    let (haproxy, mut target) = closed_haproxy(&lab, form, &config).await;
 
     pass(&mut target, &[("10.0.0.1", SOON), ("10.1.0.0/16", HOUR)], &[]).await.unwrap();
     drop(target);
