@@ -1,6 +1,11 @@
 //! The log: stderr, one line an event.
 
-use tracing_subscriber::EnvFilter;
+use std::io::stderr;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt, registry};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -9,16 +14,13 @@ const TALKATIVE: [&str; 5] = ["h2", "hyper", "hyper_util", "reqwest", "rustls"];
 
 /// Starts logging. A second start of the same process changes nothing.
 pub(crate) fn start(config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = TALKATIVE.iter().fold(filter, |filter, library| {
-        let quiet = format!("{library}=warn").parse().expect("a name and a level are a directive");
-        filter.add_directive(quiet)
-    });
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match config.format {
-        LogFormat::Text => log.with_ansi(false).try_init(),
-        LogFormat::Json => log.json().try_init(),
+    let quiet = TALKATIVE.map(|library| (library, LevelFilter::WARN));
+    let filter = config.filter.clone().with_targets(quiet);
+    let lines = fmt::layer().with_writer(stderr);
+    let lines = match config.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
     // Only a test starts twice in one process.
-    drop(started);
+    drop(registry().with(lines.with_filter(filter)).try_init());
 }

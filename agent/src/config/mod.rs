@@ -20,6 +20,8 @@ use std::str::FromStr;
 use postern_shared::document::Mistake;
 use postern_shared::ids::GroupId;
 use postern_shared::policy::LocalPolicy;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 pub(crate) use kind::{
     Claim, CloudflareCalls, Door, Kind, Opening, SweepFuture, Sweeping, TargetKind,
@@ -34,7 +36,7 @@ use crate::commands::Commands;
 pub(crate) const DEFAULT_PATH: &str = "/etc/postern/agent.yaml";
 
 /// A configuration that was found good.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     /// Whom to follow.
     pub(crate) plane: PlaneConfig,
@@ -66,10 +68,10 @@ pub(crate) struct PlaneConfig {
 }
 
 /// How the agent logs: to stderr, one line an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LogConfig {
-    /// What is logged, as `tracing` writes it: `info`, or `warn,postern_agent=debug`.
-    pub(crate) filter: String,
+    /// What is logged: `info`, or `warn,postern_agent=debug`.
+    pub(crate) filter: Targets,
     /// The form of a line.
     pub(crate) format: LogFormat,
 }
@@ -196,7 +198,10 @@ impl TargetConfig {
 
 impl Default for LogConfig {
     fn default() -> LogConfig {
-        LogConfig { filter: "info".to_owned(), format: LogFormat::Text }
+        LogConfig {
+            filter: Targets::new().with_default(LevelFilter::INFO),
+            format: LogFormat::Text,
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use postern_shared::document::{
     self, Mistake, Reader, Scalar, boolean, number_in, span, suggestion, text,
 };
 use postern_shared::policy::LocalPolicy;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::kind::KINDS;
 use super::{Claim, Config, GroupRef, LogConfig, LogFormat, PlaneConfig, TargetConfig, cloudflare};
@@ -92,21 +94,24 @@ fn plane(reader: &mut Reader<'_>) -> Option<PlaneConfig> {
 #[expect(clippy::unnecessary_wraps, reason = "a reader of a mapping answers an option")]
 fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {
     let default = LogConfig::default();
-    let filter = reader.optional("filter", |scalar| {
-        let filter: String = text(scalar)?;
-        match filter.parse::<tracing_subscriber::EnvFilter>() {
-            Ok(_) => Ok(filter),
-            Err(error) => {
-                Err(format!("{error}; write such as `info` or `warn,postern_agent=debug`"))
-            }
-        }
-    });
+    let filter = reader.optional("filter", |scalar| targets(&text::<String>(scalar)?));
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = reader.optional("format", one_of(&formats));
     Some(LogConfig {
         filter: filter.unwrap_or(default.filter),
         format: format.unwrap_or(default.format),
     })
+}
+
+/// Reads levels, each for a library or for all. A lone word is a level: `Targets` itself takes any
+/// other for a library, and would log nothing.
+fn targets(filter: &str) -> Result<Targets, String> {
+    let is_level = |part: &&str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    let read = match filter.split(',').find(|part| !is_level(part)) {
+        Some(part) => Err(format!("`{part}` is no level")),
+        None => filter.parse().map_err(|error: ParseError| error.to_string()),
+    };
+    read.map_err(|error| format!("{error}; write such as `info` or `warn,postern_agent=debug`"))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a reader of a mapping answers an option")]
@@ -447,6 +452,7 @@ targets:
   - { name: c, type: cloudflare_list, account_id: office, list_id: 0123456789abcdef0123456789abcdef, \
 endpoint: \"http://127.0.0.1.example\", calls_per_minute: 121, groups: [a] }
   - { name: d, type: cloudflare_access_rule, groups: [a] }
+log: { filter: \"inof,h2=warn\" }
 ";
 
         let told = told(source);
@@ -472,11 +478,12 @@ endpoint: \"http://127.0.0.1.example\", calls_per_minute: 121, groups: [a] }
             ("15:112: targets[4].endpoint:", "https"),
             ("15:158: targets[4].calls_per_minute:", "1 to 120"),
             ("16:5: targets[5].zone_id:", "one of two"),
+            ("17:16: log.filter:", "`inof` is no level"),
         ] {
             let found = told.iter().any(|line| line.starts_with(place) && line.contains(word));
             assert!(found, "{place} {word}\n{}", told.join("\n"));
         }
-        assert_eq!(told.len(), 20, "{}", told.join("\n"));
+        assert_eq!(told.len(), 21, "{}", told.join("\n"));
     }
 
     #[test]
