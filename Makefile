@@ -27,6 +27,13 @@ comma = ,
 # Those of the examples; the ones in .ci/ are all of that folder.
 SCRIPTS = examples/noc/postern-feed examples/ufw/postern-ufw
 
+# The daemons as they are delivered, each built for what it does, and how they are built.
+DAEMONS = target/release/postern-controlplane target/agent/postern-agent
+define build-daemons
+	cargo build --locked --release --package postern-controlplane --bins
+	cargo build --locked --profile agent --package postern-agent --bins $(1)
+endef
+
 # Runs all tests with these features.
 define run-tests
 	cargo test --locked --workspace $(1) --doc
@@ -67,21 +74,20 @@ check: ## Runs formatter, lints, documentation, API document, dependency, script
 
 bench: ## Measures the figures that matter beside their floors; writes target/bench.json
 	@.ci/prerequisites build netns test aws bench
-	cargo build --locked --release --package postern-controlplane --package postern-agent --bins --features postern-agent/aws
-	install -D -t target/bench target/release/postern-agent target/release/postern-controlplane
+	$(call build-daemons,--features aws)
+	install -D -t target/bench $(DAEMONS)
 	cargo bench --locked --package postern-agent --bench postern
 
 build: ## Builds what `install` installs; FEATURES=aws adds the targets in AWS, for 8 GB of memory
 	@.ci/prerequisites build $(FEATURES)
-	cargo build --locked --release --package postern-controlplane --package postern-agent --bins $(FEATURES:%=--features postern-agent/%)
+	$(call build-daemons,$(FEATURES:%=--features %))
 
 install: ## Installs the release build and its units below $(DESTDIR)$(PREFIX); see README.md
-	@test -x target/release/postern-agent -a -x target/release/postern-controlplane || \
-		{ echo 'build first: make build' >&2; exit 1; }
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/release/postern-agent target/release/postern-controlplane
+	@for daemon in $(DAEMONS); do test -x $$daemon || { echo 'build first: make build' >&2; exit 1; }; done
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(DAEMONS)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/*.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/*.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/*.service
 	sed -i 's|=/usr/bin/postern-|=$(PREFIX)/bin/postern-|' $(DESTDIR)$(PREFIX)/lib/systemd/system/postern-*.service
-	@target/release/postern-agent --version | grep -q aws || \
+	@target/agent/postern-agent --version | grep -q aws || \
 		echo 'This agent has no targets in AWS; `make build FEATURES=aws` makes one that has.'
