@@ -67,7 +67,7 @@ impl Lab {
                 "data_dir: {name}\npublic_url: https://192.0.2.1:8443\nlisten:\n  - address: \
                  192.0.2.1:8443\n    tls: {{ certificate: {name}/tls.crt, key: {name}/tls.key }}\n  \
                  - address: {PLANE}\ntrusted_proxies:\n  networks: [127.0.0.0/8]\n  header: \
-                 X-Forwarded-For\nlimits:\n  writes_per_minute: 100000\n"
+                 X-Forwarded-For\nlimits:\n  writes_per_minute: 100000\n  moves_per_hour: 100000\n"
             ),
         )?;
         let config = config.to_str().context("the path is text")?.to_owned();

@@ -212,5 +212,6 @@ fn no_rate_limits() -> RateLimits {
         writes: unlimited,
         failures: unlimited,
         failures_of_all: unlimited,
+        moves: unlimited,
     }
 }

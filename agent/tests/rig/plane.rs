@@ -279,6 +279,7 @@ fn settings() -> Settings {
             writes: plenty,
             failures: plenty,
             failures_of_all: plenty,
+            moves: plenty,
         },
         cors_origins: Vec::new(),
     }

@@ -4,6 +4,7 @@
 
 mod confirmation;
 mod device;
+mod freeze;
 mod page;
 mod report;
 mod request;
@@ -19,7 +20,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use postern_shared::ids::PairId;
+use postern_shared::ids::{OrgId, PairId};
 use postern_shared::token::{Token, TokenHash, TokenKind};
 
 use crate::api::auth::{find, refuse_secret};
@@ -31,6 +32,7 @@ use crate::server::{ClientAddress, Peer};
 
 pub(crate) use self::confirmation::Confirmations;
 use self::device::Device;
+pub(crate) use self::freeze::frozen_until;
 pub(crate) use self::report::report;
 pub(crate) use self::request::{is_prefetch, wants_page};
 
@@ -39,6 +41,14 @@ pub(crate) use self::request::{is_prefetch, wants_page};
 pub(crate) struct Bookmark {
     pub(crate) pair: PairId,
     hash: TokenHash,
+}
+
+impl Bookmark {
+    /// For whom the audit counts what is refused to it.
+    fn who(&self, app: &App) -> Option<(OrgId, Actor)> {
+        let org = app.engine().state().pair(self.pair)?.record.org;
+        Some((org, Actor::Pair(self.pair)))
+    }
 }
 
 /// The routes of bookmarks.

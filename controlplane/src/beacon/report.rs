@@ -10,6 +10,7 @@ use postern_shared::time::{Timestamp, Ttl};
 use postern_shared::wire::v1::{BeaconAnswer, Confirmation};
 
 use super::Bookmark;
+use super::freeze::take_move;
 use crate::api::refusal::refused;
 use crate::app::App;
 use crate::domain::{Actor, Command, Heard, Order, PairRow, Refusal, Report, Seen, State, hear};
@@ -49,7 +50,7 @@ pub(crate) async fn report(
     if let Some(detail) = app.settings().refuses(Network::host(address)) {
         return Err(ApiError::field("", detail));
     }
-    let (before, visit) = {
+    let (before, visit, evicts) = {
         let now = app.engine().now();
         let state = app.engine().state();
         let is_good = |row: &&PairRow| row.is_live() && row.record.bookmark == hash;
@@ -61,17 +62,18 @@ pub(crate) async fn report(
                 count("heartbeat");
                 return Ok(Reported::new(app, &state, row, &report, (address, false)));
             }
-            Heard::Publish(visit) => (row.report, visit),
+            Heard::Publish { visit, evicts } => (row.report, visit, evicts),
         }
     };
     // A heartbeat costs no more than its refusal would; what must be committed has a budget.
     let now = app.engine().now();
     let budget = app.limiter().take(Tier::Write, Caller::record(pair.as_bytes()), now);
     if let Err(exhausted) = budget {
-        let org = app.engine().state().pair(pair).map(|row| row.record.org);
-        let who = org.map(|org| (org, Actor::Pair(pair)));
-        app.count_refusal(who, Refusal::RateLimited, address);
+        app.count_refusal(bookmark.who(app), Refusal::RateLimited, address);
         return Err(exhausted.into());
+    }
+    if evicts {
+        take_move(app, bookmark, address, now)?;
     }
     let command = Command::Report { pair, bookmark: hash, address, visit };
     let order = Order { actor: Actor::Pair(pair), source: Some(address), command };

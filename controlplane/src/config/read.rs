@@ -33,7 +33,7 @@ const CONNECTIONS_MAX: usize = 1_000_000;
 const SUBMISSION_PORT: u16 = 587;
 
 /// Most requests a minute that can be configured.
-const PER_MINUTE_MAX: u32 = 1_000_000;
+const BUDGET_MAX: u32 = 1_000_000;
 
 /// Most web pages that may call the API.
 const CORS_ORIGINS_MAX: usize = 64;
@@ -155,15 +155,15 @@ fn read_limits(reader: &mut Reader<'_>) -> (Limits, RateLimits) {
             .unwrap_or(limits.connections_by_peer),
         ..limits
     };
-    let mut budget = |key, default| {
-        let per_minute = reader.optional(key, number_in(1..=PER_MINUTE_MAX));
-        per_minute.and_then(NonZeroU32::new).map_or(default, Budget::per_minute)
-    };
+    let mut count = |key| reader.optional(key, number_in(1..=BUDGET_MAX)).and_then(NonZeroU32::new);
+    let moves = count("moves_per_hour").map_or(rates.moves, Budget::per_hour);
+    let mut budget = |key, default| count(key).map_or(default, Budget::per_minute);
     let rates = RateLimits {
         reads: budget("reads_per_minute", rates.reads),
         writes: budget("writes_per_minute", rates.writes),
         failures: budget("failures_per_minute", rates.failures),
         failures_of_all: budget("failures_of_all_per_minute", rates.failures_of_all),
+        moves,
     };
     (limits, rates)
 }

@@ -29,6 +29,7 @@ limits:
   connections: 100
   connections_by_peer: 10
   reads_per_minute: 60
+  moves_per_hour: 20
 log:
   level: debug
   format: json
@@ -77,6 +78,7 @@ fn every_key_is_read() {
     assert_eq!((config.limits.connections, config.limits.connections_by_peer), (100, 10));
     assert_eq!(config.rates.reads, Budget::per_minute(NonZeroU32::new(60).unwrap()));
     assert_eq!(config.rates.writes, RateLimits::DEFAULT.writes);
+    assert_eq!(config.rates.moves, Budget::per_hour(NonZeroU32::new(20).unwrap()));
     assert_eq!(config.log, Log { level: LogLevel::Debug, json: true });
     assert_eq!(config.audit_keep, Ttl::from_secs(400 * 86_400).ok());
     let mail = config.mail.unwrap();

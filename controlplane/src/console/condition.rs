@@ -11,7 +11,8 @@ use postern_shared::wire::v1::{Receipt, ReceiptState, TargetStatus};
 use super::gate::Viewer;
 use super::show::When;
 use crate::app::App;
-use crate::domain::{Board, Credential};
+use crate::beacon::frozen_until;
+use crate::domain::{Board, Credential, PairRow};
 use crate::health::Health;
 
 /// Most faults that are told one by one; the others are counted.
@@ -93,6 +94,7 @@ impl Condition {
                 groups.map(|row| (row.record.id, row.list_revision)).collect();
             (agents, newest)
         };
+        faults.extend(frozen(viewer));
         let mut condition = Condition { faults, more: 0, hosts: agents.len(), confirmed: 0 };
         for (id, name) in &agents {
             let presence = Presence::of(app, Credential::Agent(viewer.org(), *id));
@@ -141,6 +143,23 @@ impl Condition {
             }
         }
     }
+}
+
+/// The pairs that have moved too often: each is worth a look. Only who has moved within the hour can be
+/// one.
+fn frozen(viewer: &Viewer) -> Vec<Fault> {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let (app, now) = (&viewer.app, viewer.now());
+    let state = app.engine().state();
+    let pairs = state.org(viewer.org()).into_iter().flat_map(|org| org.pairs.values());
+    let pairs = pairs.filter_map(|id| state.pair(*id)).filter(|row| row.is_live());
+    let moved = pairs.filter(|row| row.report.is_some_and(|it| now.since(it.visit.began) < HOUR));
+    let fault = |row: &PairRow| {
+        frozen_until(app, row, now)?;
+        let text = format!("{} moves too often: is its bookmark in one hand?", row.record.name);
+        Some(Fault { text, since: None, path: super::pairs::path(row.record.number) })
+    };
+    moved.filter_map(fault).collect()
 }
 
 impl Fault {

@@ -75,6 +75,8 @@ pub enum Refusal {
     InsufficientScope,
     /// A budget of requests was used up.
     RateLimited,
+    /// A bookmark has moved too often.
+    MovedTooOften,
 }
 
 /// Where a pair is, and how long that counts.

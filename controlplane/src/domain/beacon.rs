@@ -38,19 +38,30 @@ pub enum Heard {
     /// deadline.
     Heartbeat(Report),
     /// To be committed before it is answered.
-    Publish(Visit),
+    Publish {
+        /// The visit that it belongs to.
+        visit: Visit,
+        /// Whether it takes away an address that is on file.
+        evicts: bool,
+    },
 }
 
 /// Says what a report of a live pair means, without deciding anything. `ttl` is the shortest
 /// lifetime that the pair's address has anywhere.
 pub fn hear(row: &PairRow, ttl: Ttl, seen: Seen, now: Timestamp) -> Heard {
     let fresh = Visit { id: seen.fresh_visit, began: now };
-    let Some(report) = row.report else { return Heard::Publish(fresh) };
+    let Some(report) = row.report else { return Heard::Publish { visit: fresh, evicts: false } };
     match report.reported_at(seen.address) {
         Some(at) if now.since(at) < ttl.as_duration() / PUBLISHED_PARTS => Heard::Heartbeat(report),
-        Some(_) => Heard::Publish(report.visit),
-        None if joins(row, &report, seen.visit, now) => Heard::Publish(report.visit),
-        None => Heard::Publish(fresh),
+        Some(_) => Heard::Publish { visit: report.visit, evicts: false },
+        None if joins(row, &report, seen.visit, now) => {
+            let evicts = match seen.address.to_canonical() {
+                IpAddr::V4(_) => report.ipv4.is_some(),
+                IpAddr::V6(_) => report.ipv6.is_some(),
+            };
+            Heard::Publish { visit: report.visit, evicts }
+        }
+        None => Heard::Publish { visit: fresh, evicts: true },
     }
 }
 

@@ -302,7 +302,7 @@ fn command(world: &World, org: OrgId, step: &Step, seed: u64, now: Timestamp) ->
             };
             match hear(row, world.state.shortest_ttl(row), seen, now) {
                 Heard::Heartbeat(_) => return None,
-                Heard::Publish(visit) => Command::Report {
+                Heard::Publish { visit, .. } => Command::Report {
                     pair,
                     bookmark: row.record.bookmark,
                     address: *address,
@@ -483,7 +483,7 @@ fn report(
     let address = address.parse().unwrap();
     let seen = Seen { address, visit, fresh_visit: secs };
     let heard = hear(row, world.state.shortest_ttl(row), seen, at(secs));
-    if let Heard::Publish(visit) = heard {
+    if let Heard::Publish { visit, .. } = heard {
         world.run(Command::Report { pair, bookmark, address, visit }, at(secs))?;
     }
     Ok(heard)
@@ -499,7 +499,10 @@ fn a_heartbeat_is_published_once_in_a_sixteenth_of_the_lifetime() {
     let (mut world, _, _, pair) = settled();
 
     assert!(matches!(report(&mut world, pair, "203.0.113.1", None, 100), Ok(Heard::Heartbeat(_))));
-    assert!(matches!(report(&mut world, pair, "203.0.113.1", None, 101), Ok(Heard::Publish(_))));
+    assert!(matches!(
+        report(&mut world, pair, "203.0.113.1", None, 101),
+        Ok(Heard::Publish { .. })
+    ));
     assert!(matches!(report(&mut world, pair, "203.0.113.1", None, 200), Ok(Heard::Heartbeat(_))));
 }
 
@@ -513,6 +516,22 @@ fn another_address_replaces_both_families() {
     report(&mut world, pair, "203.0.113.2", None, 200).unwrap();
 
     assert_eq!(listed(&world, group, 200), ["203.0.113.2/32"]);
+}
+
+#[test]
+fn a_report_evicts_when_it_takes_an_address_off_file() {
+    let (mut world, _, _, pair) = settled();
+    let visit = world.state.pair(pair).unwrap().report.unwrap().visit.id;
+    let mut evicts = |address, visit, secs| match report(&mut world, pair, address, visit, secs) {
+        Ok(Heard::Publish { evicts, .. }) => evicts,
+        other => panic!("{other:?}"),
+    };
+
+    assert!(!evicts("2001:db8::1", Some(visit), 2), "the other family of the same visit");
+    assert!(evicts("2001:db8::2", Some(visit), 3), "the same family again, in whatever visit");
+    assert!(evicts("203.0.113.2", None, 200));
+    assert!(!evicts("203.0.113.2", None, 400), "what is on file is renewed");
+    assert!(evicts("2001:db8::1", None, 401), "the other family, in a visit of its own");
 }
 
 #[test]

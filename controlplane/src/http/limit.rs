@@ -19,6 +19,7 @@ use governor::state::StateStore;
 use governor::{NotUntil, Quota, RateLimiter};
 use postern_shared::network::Network;
 use postern_shared::time::Timestamp;
+use postern_shared::token::TokenHash;
 
 use crate::http::problem::{ApiError, whole_secs};
 
@@ -53,6 +54,8 @@ pub struct RateLimits {
     /// Failed authentications of everybody; beyond it a source that has failed lately is heard
     /// no more.
     pub failures_of_all: Budget,
+    /// Moves of one bookmark: reports that take away an address that is on file.
+    pub moves: Budget,
 }
 
 impl RateLimits {
@@ -62,6 +65,7 @@ impl RateLimits {
         writes: per_minute(300),
         failures: per_minute(20),
         failures_of_all: per_minute(6_000),
+        moves: Budget::per_hour(NonZeroU32::new(6).expect("six is not zero")),
     };
 }
 
@@ -73,6 +77,11 @@ impl Budget {
     /// `burst` requests a minute.
     pub const fn per_minute(burst: NonZeroU32) -> Budget {
         Budget { burst, window: Duration::from_secs(60) }
+    }
+
+    /// `burst` requests an hour.
+    pub const fn per_hour(burst: NonZeroU32) -> Budget {
+        Budget { burst, window: Duration::from_secs(60 * 60) }
     }
 
     /// What all keys of one org have together.
@@ -105,6 +114,12 @@ impl Caller {
     /// A record, by its id: a key, a pair, an agent, an org.
     pub fn record(id: &[u8; 16]) -> Caller {
         Caller(CallerKey::Record(*id))
+    }
+
+    /// A bookmark; the one that takes its place begins with a budget of its own.
+    pub fn bookmark(hash: &TokenHash) -> Caller {
+        let (half, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        Caller(CallerKey::Record(*half))
     }
 }
 
@@ -155,6 +170,11 @@ impl Standing {
         self.remaining
     }
 
+    /// Requests at once when the budget is full.
+    pub(crate) fn burst(&self) -> u32 {
+        self.budget.burst.get()
+    }
+
     /// Writes `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
         let Standing { policy, budget, remaining } = self;
@@ -190,6 +210,8 @@ pub struct Limiter {
     writes_of_org: Table,
     failures: Table,
     failures_of_all: Table,
+    moves: Table,
+    frozen: Table,
 }
 
 impl fmt::Debug for Limiter {
@@ -208,6 +230,8 @@ impl Limiter {
             writes_of_org: Table::new("writes_of_org", limits.writes.of_org(), CALLERS_MAX),
             failures: Table::new("authentication", limits.failures, CALLERS_MAX),
             failures_of_all: Table::new("authentication", limits.failures_of_all, 1),
+            moves: Table::new("moves", limits.moves, CALLERS_MAX),
+            frozen: Table::new("frozen", Budget::per_hour(NonZeroU32::MIN), CALLERS_MAX),
         }
     }
 
@@ -230,6 +254,23 @@ impl Limiter {
             Tier::Read => self.reads_of_org.take(org, now),
             Tier::Write => self.writes_of_org.take(org, now),
         }
+    }
+
+    /// Takes one move of a bookmark.
+    pub fn take_move(&self, bookmark: Caller, now: Timestamp) -> Result<Standing, Exhausted> {
+        self.moves.take(bookmark, now)
+    }
+
+    /// Notes that a move of the bookmark was refused; answers whether that is news: once an hour.
+    pub fn freeze(&self, bookmark: Caller, now: Timestamp) -> bool {
+        self.frozen.take(bookmark, now).is_ok()
+    }
+
+    /// For how long a bookmark, of which a move was refused, may not move. Takes nothing.
+    pub fn frozen_for(&self, bookmark: Caller, now: Timestamp) -> Option<Duration> {
+        let was_refused = self.frozen.has_used(bookmark, now);
+        let exhausted = was_refused.then(|| self.moves.look(bookmark, now).err()).flatten()?;
+        Some(exhausted.retry_after)
     }
 
     /// Says whether `source` may try a secret that can be guessed, or that takes work to check:

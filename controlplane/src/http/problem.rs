@@ -125,6 +125,14 @@ pub enum ApiError {
     #[error("too many requests; the budget `{}` refills in {} s", .0.policy, .0.retry_after_secs())]
     RateLimited(Exhausted),
 
+    /// A bookmark has moved as often as it may.
+    #[error(
+        "this bookmark has moved {} times within an hour, so it stays where it is for {} s: \
+         somebody else may be using it; if it moved without you, ask for a new one",
+        .0.standing.burst(), .0.retry_after_secs()
+    )]
+    MovedTooOften(Exhausted),
+
     /// The caller has as much of something open as it may.
     #[error("the most {what} at once is {max}; end one first")]
     TooManyAtOnce {
@@ -209,6 +217,8 @@ const UNSUPPORTED_MEDIA_TYPE: Kind = kind(
     "The form of the body is not known",
 );
 const RATE_LIMITED: Kind = kind(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests");
+const MOVED_TOO_OFTEN: Kind =
+    kind(StatusCode::TOO_MANY_REQUESTS, "moved_too_often", "The bookmark has moved too often");
 const TOO_MANY_AT_ONCE: Kind =
     kind(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", "Too many at once");
 const UNAVAILABLE: Kind =
@@ -236,6 +246,7 @@ pub(crate) const KINDS: &[Kind] = &[
     TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     RATE_LIMITED,
+    MOVED_TOO_OFTEN,
     TOO_MANY_AT_ONCE,
     UNAVAILABLE,
     DISK_FULL,
@@ -313,6 +324,7 @@ impl ApiError {
             ApiError::TooLarge { .. } => TOO_LARGE,
             ApiError::UnsupportedMediaType { .. } => UNSUPPORTED_MEDIA_TYPE,
             ApiError::RateLimited(_) => RATE_LIMITED,
+            ApiError::MovedTooOften(_) => MOVED_TOO_OFTEN,
             ApiError::TooManyAtOnce { .. } => TOO_MANY_AT_ONCE,
             ApiError::Unavailable { .. } => UNAVAILABLE,
             ApiError::DiskFull { .. } => DISK_FULL,
@@ -328,7 +340,7 @@ impl ApiError {
                 let bearer = HeaderValue::from_static("Bearer realm=\"postern\"");
                 headers.insert(WWW_AUTHENTICATE, bearer);
             }
-            ApiError::RateLimited(exhausted) => {
+            ApiError::RateLimited(exhausted) | ApiError::MovedTooOften(exhausted) => {
                 headers.insert(RETRY_AFTER, exhausted.retry_after_secs().into());
                 exhausted.standing.write(&mut headers);
             }

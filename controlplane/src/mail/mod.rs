@@ -49,7 +49,7 @@ pub struct Letter {
     pub to: Email,
     /// What it is about; holds no secret.
     pub subject: String,
-    /// The text, which holds one.
+    /// The text, which may hold one.
     pub body: SecretString,
 }
 
@@ -60,6 +60,8 @@ pub enum Addressee {
     User(UserId),
     /// A pair's owner, about its bookmark.
     Pair(PairId),
+    /// Whoever is warned of how a pair's bookmark is used.
+    Warned(PairId),
 }
 
 /// What became of a letter.
@@ -176,6 +178,7 @@ impl fmt::Display for Addressee {
         match self {
             Addressee::User(user) => write!(f, "user {user}"),
             Addressee::Pair(pair) => write!(f, "pair {pair}"),
+            Addressee::Warned(pair) => write!(f, "those who are warned of pair {pair}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use postern_controlplane::http::limit::{Budget, RateLimits};
 use postern_controlplane::server::TrustedProxies;
 use postern_shared::time::Expiry;
 use postern_shared::token::{Token, TokenKind};
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::agents::{HOST, enrol};
@@ -328,6 +328,74 @@ async fn moves_have_a_budget_and_heartbeats_need_none() {
     assert_eq!(post(&calm, "203.0.113.4").await.status(), 200, "each pair has its own");
     world.clock.advance(Duration::from_secs(20));
     assert_eq!(post(&restless, "203.0.113.4").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_bookmark_that_moves_too_often_stays_where_it_is_for_a_while() {
+    let moves = Budget::per_hour(NonZeroU32::new(2).unwrap());
+    let world =
+        World::with(Settings { rates: RateLimits { moves, ..RateLimits::DEFAULT }, ..settings() });
+    let org = world.org("acme").await;
+    let key = world.key(org).await;
+    let caller = world.holder(&key, OFFICE);
+    let (pair, calm) = (world.pair(org, 7_200).await, world.pair(org, 7_200).await);
+    let post = async |bookmark: &Token, address: &str| {
+        world.at(address).send(Method::POST, &url(bookmark)).await
+    };
+    for address in ["203.0.113.1", "203.0.113.2", "203.0.113.3"] {
+        assert_eq!(post(&pair.bookmark, address).await.status(), 200, "the first evicts nobody");
+    }
+
+    let refused = post(&pair.bookmark, "203.0.113.4").await;
+
+    assert_eq!(
+        (refused.status(), &refused.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"1800".parse().unwrap())
+    );
+    let refused = problem(refused).await;
+    assert_eq!(refused["type"], "moved_too_often");
+    assert!(
+        refused["detail"].as_str().unwrap().contains("moved 2 times within an hour"),
+        "{refused}"
+    );
+    let page = world.at("203.0.113.4").request(Method::POST, &url(&pair.bookmark));
+    let page = within(page.header("accept", "text/html").send()).await.unwrap();
+    assert_eq!(page.status(), 429);
+    assert!(page.text().await.unwrap().contains("somebody else may be using it"));
+    assert_eq!(addresses(&world, &pair), ["203.0.113.3".parse::<IpAddr>().unwrap()]);
+    assert_eq!(post(&calm.bookmark, "203.0.113.4").await.status(), 200, "each has its own");
+
+    world.clock.advance(Duration::from_secs(1_799));
+    assert_eq!(post(&pair.bookmark, "203.0.113.3").await.status(), 200);
+    let until =
+        world.engine.state().pair(pair.id).unwrap().stale_at("203.0.113.3".parse().unwrap());
+    assert_eq!(
+        until,
+        Some(world.engine.now().saturating_add(Duration::from_secs(7_200))),
+        "renewed"
+    );
+    assert_eq!(post(&pair.bookmark, "203.0.113.4").await.status(), 429);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(post(&pair.bookmark, "203.0.113.4").await.status(), 200);
+    assert_eq!(post(&pair.bookmark, "203.0.113.5").await.status(), 429);
+
+    let new =
+        caller.json(Method::POST, &format!("/api/v1/pairs/{}/bookmark", pair.id), &json!({})).await;
+    let new: Value = new.json().await.unwrap();
+    let new: Token =
+        new["data"]["bookmark"].as_str().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+    for address in ["203.0.113.5", "203.0.113.6", "203.0.113.7"] {
+        assert_eq!(post(&new, address).await.status(), 200, "a new bookmark begins anew");
+    }
+    world.app.record_refusals().await;
+    let counted = caller.data("/api/v1/account/audit?kind=requests_refused").await;
+    let counted =
+        counted.as_array().unwrap().iter().find(|it| it["details"]["refusal"] == "moved_too_often");
+    let counted = counted.expect("the audit counts what was refused");
+    assert_eq!(
+        (&counted["details"]["count"], &counted["actor"]["id"]),
+        (&json!(4), &json!(pair.id))
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! Pairs in the console, held against the API and the engine's own state.
 
+use std::collections::BTreeSet;
+
+use postern_controlplane::app::Settings;
 use postern_controlplane::domain::Role;
+use postern_controlplane::http::limit::RateLimits;
 use postern_controlplane::store::MemoryStore;
 use postern_shared::ids::Epoch;
 use reqwest::Method;
@@ -264,6 +268,56 @@ async fn a_bookmark_is_mailed_to_its_owner_from_the_page_that_shows_it() {
     let pair = caller.data("/api/v1/pairs/2").await["id"].clone();
     let details = json!({ "pair": pair, "name": "laptop", "to": "zoe@example.org" });
     assert_eq!(record["details"], details, "and no secret");
+}
+
+#[tokio::test]
+async fn owner_and_admins_are_told_once_of_a_bookmark_that_moves_too_often() {
+    let mut sink = Sink::start().await;
+    let store = Box::new(MemoryStore::new(Epoch::from_random([1; 16])));
+    let moves = RateLimits::DEFAULT.moves;
+    let rates = RateLimits { moves, ..generous().rates };
+    let world = World::mailing(store, Settings { rates, ..generous() }, Some(sink.transport()));
+    let (_, mut browser) = admin(&world).await;
+    let made = make(&mut browser, &[("name", "laptop"), ("email", "max@example.org")]).await;
+    let link = secrets(&made).remove(0);
+    for last in 1..=7 {
+        assert_eq!(report(&world, &link, &format!("203.0.113.{last}")).await, 200);
+    }
+    assert!(!browser.get("/console").await.text.contains("moves too often"));
+
+    for last in 8..=20 {
+        assert_eq!(report(&world, &link, &format!("203.0.113.{last}")).await, 429);
+    }
+
+    let mails = [sink.mail().await, sink.mail().await, sink.mail().await];
+    let to: BTreeSet<&str> = mails.iter().map(|mail| mail["to"][0].as_str().unwrap()).collect();
+    assert_eq!(to, BTreeSet::from(["admin@example.org", "max@example.org", "zoe@example.org"]));
+    for mail in &mails {
+        let text = mail["text"].as_str().unwrap();
+        for part in [
+            "\"laptop\"",
+            "203.0.113.8",
+            "203.0.113.7 stays let in",
+            "2026-01-01 00:10 UTC",
+            "https://plane.example/console/pairs/1",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("pob_"), "{text}");
+    }
+    for (page, part) in [
+        ("/console", "laptop moves too often"),
+        ("/console/pairs", "moves too often, stays until"),
+        ("/console/pairs/1", "It has moved too often"),
+    ] {
+        let page = browser.get(page).await;
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    let rotated = send(&mut browser, 1, "/bookmark", &[]).await;
+    assert!(!browser.get("/console").await.text.contains("moves too often"), "a new one ends it");
+    let of_form = |name| (name, rotated.field(name).unwrap());
+    browser.post("/console/pairs/1/mail", &[of_form("proof"), of_form("bookmark")]).await;
+    assert_eq!(sink.mail().await["subject"], "Your bookmark for acme", "no warning came between");
 }
 
 #[tokio::test]

@@ -123,8 +123,13 @@ pub(crate) fn settings() -> Settings {
 pub(crate) fn generous() -> Settings {
     let budget =
         Budget { burst: NonZeroU32::new(100_000).unwrap(), window: Duration::from_secs(1) };
-    let rates =
-        RateLimits { reads: budget, writes: budget, failures: budget, failures_of_all: budget };
+    let rates = RateLimits {
+        reads: budget,
+        writes: budget,
+        failures: budget,
+        failures_of_all: budget,
+        moves: budget,
+    };
     Settings { rates, ..settings() }
 }
 

@@ -34,6 +34,7 @@ trusted_proxies:
 limits:
   reads_per_minute: 1000000
   writes_per_minute: 1000000
+  moves_per_hour: 1000000
 log:
   format: json
 ";

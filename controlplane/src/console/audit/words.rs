@@ -162,6 +162,7 @@ fn why(refusal: Refusal) -> &'static str {
         Refusal::ForbiddenOrigin => "the secret does not work from there",
         Refusal::InsufficientScope => "the key lacks a scope",
         Refusal::RateLimited => "there were too many",
+        Refusal::MovedTooOften => "the bookmark had moved too often",
     }
 }
 

@@ -24,6 +24,7 @@ use super::gate::{Sent, Viewer};
 use super::show::{Span, When};
 use crate::api::once::Turn;
 use crate::app::App;
+use crate::beacon::frozen_until;
 use crate::domain::{Command, Email, Pair, PairRow};
 use crate::drafts::NewPair;
 use crate::http::ApiError;
@@ -66,6 +67,8 @@ struct Row {
     is_agents: bool,
     spots: Vec<Spot>,
     last_seen: Option<When>,
+    /// Until when it stays where it is, having moved too often.
+    frozen: Option<When>,
 }
 
 /// Where the page of a pair is.
@@ -141,6 +144,7 @@ fn rows(viewer: &Viewer, after: Option<u64>, find: &str) -> (Vec<Row>, Option<u6
                 is_agents: agents.contains(id),
                 spots,
                 last_seen: row.last_seen().map(When),
+                frozen: frozen_until(&viewer.app, row, now).map(When),
             });
         }
     }

@@ -11,6 +11,7 @@ use postern_shared::time::{Expiry, Timestamp};
 use super::path;
 use crate::api::pair_id;
 use crate::app::App;
+use crate::beacon::frozen_until;
 use crate::console::fields::{Fields, Forms, written};
 use crate::console::gate::Viewer;
 use crate::console::show::{Left, Span, When};
@@ -45,6 +46,8 @@ struct PairPage<'a> {
     pair: Pair,
     spots: Vec<Spot>,
     last_seen: Option<When>,
+    /// Until when it stays where it is, having moved too often.
+    frozen: Option<When>,
     ttl: Span,
     created_at: When,
     groups: Vec<Membership>,
@@ -148,6 +151,7 @@ fn page<'a>(
         path: path(pair.number),
         spots: spots(row, now),
         last_seen: row.last_seen().map(When),
+        frozen: frozen_until(&viewer.app, row, now).map(When),
         ttl: Span(pair.ttl.as_duration()),
         created_at: When(pair.created_at),
         groups: memberships(&state, row, now),
