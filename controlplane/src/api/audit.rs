@@ -16,7 +16,7 @@ use super::auth::{AccountRead, Holder};
 use super::document::Paging;
 use super::{behind, known_group_id};
 use crate::app::App;
-use crate::audit::{Actors, AuditError, Filter, Place, RecordView};
+use crate::audit::{Actors, AuditError, Filter, Kind, Place, RecordView};
 use crate::http::paging::{Cursor, PageRequest};
 use crate::http::{Answer, ApiError};
 
@@ -34,8 +34,8 @@ struct Asked {
     #[param(nullable = false)]
     until: Option<Timestamp>,
     /// Only those of this kind, such as `pair_reported`.
-    #[param(nullable = false)]
-    kind: Option<String>,
+    #[param(inline, nullable = false)]
+    kind: Option<Kind>,
     /// Only what these did: the id of a user, key, pair, agent or invitation, or a kind of actor.
     #[param(
         value_type = String,

@@ -8,6 +8,7 @@ use postern_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::kind::Kind;
 use crate::domain::{Actor, ActorKind, AuditRecord};
 
 /// Which records of an org are asked for.
@@ -19,7 +20,7 @@ pub struct Filter {
     /// None from this time or later.
     pub until: Option<Timestamp>,
     /// Only those of this kind.
-    pub kind: Option<String>,
+    pub kind: Option<Kind>,
     /// Only what these did.
     pub actor: Option<Actors>,
     /// Only those that name this group.
@@ -47,7 +48,7 @@ impl Filter {
     pub fn holds(&self, record: &AuditRecord) -> bool {
         self.actor.is_none_or(|actors| actors.include(record.actor))
             && self.group.is_none_or(|group| record.event.names_group(group))
-            && self.kind.as_ref().is_none_or(|kind| record.event.kind() == *kind)
+            && self.kind.is_none_or(|kind| record.event.kind() == kind.name())
     }
 }
 

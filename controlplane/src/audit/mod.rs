@@ -9,6 +9,7 @@ mod chain;
 mod export;
 mod filter;
 mod key;
+mod kind;
 mod read;
 mod refusals;
 mod stored;
@@ -23,6 +24,7 @@ pub use self::chain::{
 pub use self::export::{Exported, Line, Opening, Part};
 pub use self::filter::{Actors, ActorsError, Filter};
 pub use self::key::{AUDIT_KEY_BYTES, AuditKey, SeedError};
+pub use self::kind::{Kind, KindError};
 pub use self::read::{AuditError, AuditPage, AuditView, Entry, StrayRecord};
 pub use self::refusals::NO_ORG;
 pub(crate) use self::refusals::Refusals;

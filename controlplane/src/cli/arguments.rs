@@ -9,7 +9,7 @@ use postern_shared::network::Network;
 use postern_shared::scope::Scope;
 use postern_shared::time::{Expiry, Timestamp, Ttl};
 
-use crate::audit::{Actors, Hex, Tip};
+use crate::audit::{Actors, Hex, Kind, Tip};
 use crate::config::PublicUrl;
 use crate::domain::{Email, Label, Role};
 use crate::operator::{MemberEnd, OriginAsked, Reference};
@@ -365,7 +365,7 @@ pub(super) enum AuditCommand {
         until: Option<Timestamp>,
         /// Only records of this kind, such as `pair_reported`.
         #[arg(long, value_name = "KIND")]
-        kind: Option<String>,
+        kind: Option<Kind>,
         /// Only what these did: an id, or operator, user, key, pair, agent, enrolment, unknown.
         #[arg(long, value_name = "WHO")]
         actor: Option<Actors>,

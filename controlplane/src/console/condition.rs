@@ -136,10 +136,12 @@ impl Condition {
                 .map(|(group, revision)| Reach::of(&board, id, (target, *group), epoch, *revision));
             let reaches: Vec<Reach> = reaches.collect();
             self.confirmed += reaches.iter().filter(|reach| **reach == Reach::Live).count();
+            if target.groups.iter().any(|group| !newest.contains_key(group)) {
+                fault(format!("{} on {name} follows a group that is gone", target.name), None);
+            }
             let worst = reaches.iter().max_by_key(|reach| reach.rank());
             if let Some(what) = worst.and_then(|worst| worst.fault()) {
-                let text = format!("{} on {name} {what}", target.name);
-                self.faults.push(Fault { text, since: None, path: path.clone() });
+                fault(format!("{} on {name} {what}", target.name), None);
             }
         }
     }

@@ -103,7 +103,7 @@ async fn pages_and_bounds_of_the_audit_join_without_gap() {
     let groups = pages(&caller, "kind=group_created&limit=2").await;
     assert_eq!(kinds(&groups), ["group_created"; 7]);
     assert!(pages(&caller, "since=2027-01-01T00:00:00Z").await.is_empty());
-    assert!(pages(&caller, "kind=nothing").await.is_empty());
+    assert!(pages(&caller, "kind=user_removed").await.is_empty());
     for query in
         ["limit=0", "limit=1001", "cursor=AQEB", "since=yesterday", "sinse=2026-01-01T00:00:00Z"]
     {
@@ -156,7 +156,11 @@ async fn an_audit_is_told_by_who_did_it_and_by_group() {
     }
     let both = pages(&caller, "group=2&actor=key&kind=group_edited&limit=1").await;
     assert_eq!(both, by("key"));
-    for query in ["actor=", "actor=nobody", "actor=2", "group=", "group=1", "group=web"] {
+    let misspelt = caller.get(&format!("{AUDIT}?kind=pair_report")).await;
+    assert_eq!(misspelt.status(), 400);
+    let misspelt = problem(misspelt).await;
+    assert!(misspelt["detail"].as_str().unwrap().contains(", pair_reported, "), "{misspelt}");
+    for query in ["kind=", "actor=", "actor=nobody", "actor=2", "group=", "group=1", "group=web"] {
         assert_eq!(caller.get(&format!("{AUDIT}?{query}")).await.status(), 400, "{query}");
     }
 }

@@ -1,6 +1,6 @@
 //! The console's pages of hosts. The witnesses are the agents' own routes and the audit.
 
-use postern_controlplane::domain::Role;
+use postern_controlplane::domain::{Command, Role};
 use postern_shared::ids::{GroupId, OrgId};
 use postern_shared::token::Token;
 use reqwest::Method;
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::agents::{Agent, HOST, enrol};
 use crate::browser::{Browser, Page, join};
+use crate::console_groups::admin;
 use crate::world::{OFFICE, World, generous};
 
 const HOSTS: &str = "/console/agents";
@@ -53,6 +54,23 @@ async fn newest(world: &World, org: OrgId, count: usize) -> Vec<(String, String)
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let records = records.as_array().unwrap().iter().skip(1);
     records.map(|one| (text(&one["kind"]), text(&one["actor"]["name"]))).collect()
+}
+
+#[tokio::test]
+async fn a_group_that_is_gone_is_no_state_to_be_content_with() {
+    let world = World::with(generous());
+    let (org, mut browser) = admin(&world).await;
+    let group = world.group(org).await;
+    let agent = start(&world, &world.invite(org, &[group]).await, &[group]).await;
+    receipt(&world, &agent, group, "applied", None).await;
+    let before = browser.get("/console").await;
+    assert!(before.text.contains("class=\"state well\""), "{}", before.text);
+
+    world.order(Command::DeleteGroup { org, group, expected: None }).await;
+
+    let after = browser.get("/console").await;
+    assert!(after.text.contains("class=\"state ill\""), "{}", after.text);
+    assert!(after.text.contains("fw on gatekeeper follows a group that is gone"), "{}", after.text);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The console's pages of keys. The witnesses are the API, which a key opens or does not, the
 //! audit, and the engine's state.
 
-use postern_controlplane::domain::{Origin, Role};
+use postern_controlplane::domain::{Command, Origin, Role};
 use postern_shared::ids::OrgId;
 use postern_shared::token::Token;
 use reqwest::Method;
@@ -172,6 +172,11 @@ async fn a_key_can_be_locked_to_a_pair_or_to_a_bookmark_of_its_own() {
         assert_eq!(page.status == 200, told.is_none(), "{written}: {}", page.text);
         assert!(told.is_none_or(|told| page.text.contains(told)), "{}", page.text);
     }
+    let deleted = Command::DeletePair { org, pair: pair.id, expected: None };
+    world.order(deleted).await;
+    let page = browser.get(KEYS).await;
+    assert_eq!(page.text.matches("works nowhere: its pair is gone").count(), 2, "{}", page.text);
+    world.pair(org, 60).await;
     world.pair(org, 60).await;
     let fields = [&locked("pair")[..], &[("pair", "laptop <b>")]].concat();
     let page = mint(&mut browser, &world, &zoe, &fields).await;

@@ -18,7 +18,7 @@ use super::gate::Viewer;
 use super::show::When;
 use crate::api::audit::unreadable;
 use crate::app::App;
-use crate::audit::{Actors, Filter, Place, SignedHead};
+use crate::audit::{Actors, Filter, Kind, KindError, Place, SignedHead};
 use crate::domain::{ActorKind, State};
 use crate::http::ApiError;
 
@@ -96,7 +96,7 @@ async fn list(viewer: Viewer, Query(asked): Query<Asked>) -> Result<Response, Ap
     let filter = Filter {
         since: time("the first time", &asked.since, &mut wrong),
         until: time("the last time", &asked.until, &mut wrong),
-        kind: Some(asked.kind.clone()).filter(|kind| !kind.is_empty()),
+        kind: kind(&asked.kind, &mut wrong),
         actor: actors(&viewer, &asked.actor, &mut wrong),
         group: group(&viewer, &asked.group, &mut wrong),
     };
@@ -166,6 +166,14 @@ fn next(asked: &Asked, place: Place) -> String {
         }
     }
     query.append_pair("after", &place.to_string()).finish()
+}
+
+/// Reads which kind is asked for.
+fn kind(text: &str, wrong: &mut Vec<String>) -> Option<Kind> {
+    if text.is_empty() {
+        return None;
+    }
+    text.parse().map_err(|error: KindError| wrong.push(error.to_string())).ok()
 }
 
 /// Reads who is asked for.

@@ -7,50 +7,12 @@ use postern_shared::network::Network;
 use postern_shared::scope::ScopeSet;
 use postern_shared::time::Expiry;
 
+use crate::audit::Kind;
 use crate::domain::{Actor, AuditRecord, Event, MemberKind, Origin, Refusal, State};
-
-/// The kinds of record, as the filter and the API name them.
-const KINDS: [&str; 35] = [
-    "pair_reported",
-    "signed_in",
-    "sign_in_tried",
-    "signed_out",
-    "requests_refused",
-    "receipt_failed",
-    "member_added",
-    "member_removed",
-    "group_created",
-    "group_edited",
-    "group_deleted",
-    "pair_created",
-    "pair_edited",
-    "pair_deleted",
-    "bookmark_rotated",
-    "bookmark_mailed",
-    "server_key_rotated",
-    "addresses_closed",
-    "key_minted",
-    "key_narrowed",
-    "key_revoked",
-    "agent_invited",
-    "agent_enrolled",
-    "agent_regrouped",
-    "agent_revoked",
-    "user_invited",
-    "user_accepted",
-    "user_role_set",
-    "user_removed",
-    "password_set",
-    "reset_requested",
-    "recovery_issued",
-    "authenticator_replaced",
-    "recovery_codes_replaced",
-    "org_created",
-];
 
 /// The kinds to choose from, with their names.
 pub(super) fn kinds() -> Vec<(&'static str, String)> {
-    KINDS.iter().map(|kind| (*kind, kind.replace('_', " "))).collect()
+    Kind::all().iter().map(|kind| (kind.name(), kind.name().replace('_', " "))).collect()
 }
 
 /// Who did it.

@@ -14,7 +14,7 @@ use super::{
     KeyState, SECTION, ScopeBox, ends_at, networks, origins, scope_boxes, scope_field, scope_names,
     shown, ticked_scopes,
 };
-use crate::audit::Filter;
+use crate::audit::{Filter, Kind};
 use crate::console::confirm::Question;
 use crate::console::fields::Fields;
 use crate::console::gate::{Sent, Viewer};
@@ -160,7 +160,7 @@ fn locks(viewer: &Viewer, key: &Key) -> Vec<(PairId, u64, String)> {
 
 async fn page<'a>(viewer: &Viewer, key: &Key, fields: &'a Fields) -> KeyPage<'a> {
     let was_sent = !fields.wrong().is_empty();
-    let state = KeyState::of(key, viewer.now());
+    let state = KeyState::of(&viewer.app.engine().state(), key, viewer.now());
     let is_ticked = |scope: Scope| match was_sent {
         true => fields.is_ticked(&scope_field(scope)),
         false => key.scopes.iter().any(|given| given == scope),
@@ -205,7 +205,7 @@ async fn minted(viewer: &Viewer, key: &Key) -> Option<Minted> {
     let filter = Filter {
         since: Some(made_at),
         until: Some(made_at.saturating_add(MINTED_WITHIN)),
-        kind: Some("key_minted".to_owned()),
+        kind: Some(Kind::KEY_MINTED),
         ..Filter::default()
     };
     let engine = viewer.app.engine();
@@ -223,7 +223,7 @@ pub(super) async fn minters(viewer: &Viewer) -> BTreeMap<KeyId, String> {
         return BTreeMap::new();
     }
     let (org, engine) = (viewer.org(), viewer.app.engine());
-    let filter = Filter { kind: Some("key_minted".to_owned()), ..Filter::default() };
+    let filter = Filter { kind: Some(Kind::KEY_MINTED), ..Filter::default() };
     let found = engine.read_audit(move |audit| audit.page(org, &filter, None, MINTED_MAX)).await;
     let state = engine.state();
     let entries = found.map(|page| page.entries).unwrap_or_default();

@@ -23,7 +23,7 @@ use super::gate::Viewer;
 use super::rows::Rows;
 use super::show::When;
 use crate::app::App;
-use crate::domain::{Credential, Key, Origin, State};
+use crate::domain::{Credential, Key, Origin, PairRow, State};
 
 pub(super) const SECTION: Section = Section { path: "/console/keys", name: "Keys", routes };
 
@@ -76,6 +76,8 @@ struct Details {
 enum KeyState {
     Live,
     Expired,
+    /// Every pair from whose places it worked is gone.
+    Stranded,
     Revoked(Timestamp),
 }
 
@@ -125,7 +127,7 @@ async fn page<'a>(viewer: &Viewer, asked: &Asked, fields: &'a Fields) -> KeysPag
     let mut row = |(id, key): (KeyId, &Key)| Row {
         id,
         name: key.name.to_string(),
-        state: KeyState::of(key, now),
+        state: KeyState::of(&state, key, now),
         used_at: app.last_used().at(Credential::Key(key.org, id)).map(When),
         details: viewer.is_admin().then(|| Details {
             scopes: scope_names(key.scopes),
@@ -153,11 +155,16 @@ async fn page<'a>(viewer: &Viewer, asked: &Asked, fields: &'a Fields) -> KeysPag
 }
 
 impl KeyState {
-    fn of(key: &Key, now: Timestamp) -> KeyState {
+    fn of(state: &State, key: &Key, now: Timestamp) -> KeyState {
+        let has_gone = |origin: &Origin| match origin {
+            Origin::Network(_) => false,
+            Origin::Pair(id) => !state.pair(*id).is_some_and(PairRow::is_live),
+        };
         match key.revoked_at {
             Some(at) => KeyState::Revoked(at),
-            None if key.expires.is_live_at(now) => KeyState::Live,
-            None => KeyState::Expired,
+            None if !key.expires.is_live_at(now) => KeyState::Expired,
+            None if key.origins.iter().all(has_gone) => KeyState::Stranded,
+            None => KeyState::Live,
         }
     }
 
@@ -169,6 +176,7 @@ impl KeyState {
         match self {
             KeyState::Live => "live",
             KeyState::Expired => "expired",
+            KeyState::Stranded => "works nowhere: its pair is gone",
             KeyState::Revoked(_) => "revoked",
         }
     }
@@ -176,7 +184,7 @@ impl KeyState {
     fn since(self) -> Option<When> {
         match self {
             KeyState::Revoked(at) => Some(When(at)),
-            KeyState::Live | KeyState::Expired => None,
+            KeyState::Live | KeyState::Expired | KeyState::Stranded => None,
         }
     }
 }
