@@ -229,6 +229,11 @@ impl Postman {
             tokio::select! {
                 letter = letters.recv(), if has_room => {
                     let Some(letter) = letter else { return };
+                    // The newer letter brings the newer link: that of the older one is dead.
+                    let is_older = |it: &Waiting| {
+                        it.letter.addressee == letter.addressee && it.letter.to == letter.to
+                    };
+                    waiting.retain(|_, it| !is_older(it));
                     self.fates.note(letter.addressee, Fate::Waiting { at: self.clock.now() });
                     let backoff = Backoff::new(self.patience.base, self.patience.cap);
                     count += 1;

@@ -225,6 +225,28 @@ async fn what_became_of_a_mail_is_told() {
 }
 
 #[tokio::test]
+async fn a_letter_that_waits_gives_way_to_a_newer_one() {
+    let mut sink = Sink::start().await;
+    let clock = world(&sink).engine.clock();
+    let wait_max = Duration::from_millis(100);
+    let patience = Patience { base: wait_max, cap: wait_max };
+    let chance = std::sync::Arc::new(postern_controlplane::chance::SeededChance::new(1));
+    let outbox = Outbox::start(sink.transport(), patience, clock, chance);
+    let invite = |to: &str, link: &str| {
+        let user = UserId::from_random([1; 16]);
+        mail_invitation(&outbox, user, &to.parse().unwrap(), "acme", &link.into()).unwrap();
+    };
+
+    // What goes to this address is taken at the third try only.
+    invite("later@example.org", "https://plane.example/old");
+    invite("later@example.org", "https://plane.example/new");
+
+    assert_eq!(path(&sink.mail().await), "/new");
+    let another = tokio::time::timeout(3 * wait_max, sink.mail()).await;
+    assert!(another.is_err(), "the old link never goes out: {another:?}");
+}
+
+#[tokio::test]
 async fn more_letters_than_can_wait_are_refused() {
     let sink = Sink::start().await;
     let world = world(&sink);
