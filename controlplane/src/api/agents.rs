@@ -1,11 +1,9 @@
 //! `/agents`: how a host gets in, and what it says of itself.
 
-use std::collections::BTreeSet;
-
 use axum::extract::FromRequest as _;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use postern_shared::ids::{AgentId, EnrolmentId, GroupId};
+use postern_shared::ids::{AgentId, EnrolmentId};
 use postern_shared::token::TokenKind;
 use postern_shared::wire::v1::{
     AgentGroup, AgentSelf, AgentUpdate, EnrolAnswer, EnrolRequest, Envelope, FieldError, Receipt,
@@ -177,8 +175,7 @@ async fn report(
     if !errors.is_empty() {
         return Err(ApiError::Invalid { errors });
     }
-    let given = given_groups(&app, caller)?;
-    receipts.retain(|receipt| given.contains(&receipt.group));
+    retain_possible(&app, caller, &mut receipts)?;
     let now = app.engine().now();
     let failed = {
         let mut board = app.engine().board();
@@ -217,10 +214,20 @@ async fn record(app: &App, caller: AgentAccess, failed: Vec<Receipt>) -> Result<
     Ok(())
 }
 
-fn given_groups(app: &App, caller: AgentAccess) -> Result<BTreeSet<GroupId>, ApiError> {
-    let state = app.engine().state();
-    let agent = state.agent(caller.agent).ok_or(ApiError::NotFound)?;
-    Ok(agent.groups.clone())
+/// Keeps the receipts of lists that the agent is given, and that there have been: nobody can have put a
+/// list in force that is yet to come.
+fn retain_possible(
+    app: &App,
+    caller: AgentAccess,
+    receipts: &mut Vec<Receipt>,
+) -> Result<(), ApiError> {
+    let (epoch, state) = (app.engine().epoch(), app.engine().state());
+    let given = &state.agent(caller.agent).ok_or(ApiError::NotFound)?.groups;
+    receipts.retain(|receipt| {
+        let row = state.group(receipt.group).filter(|_| given.contains(&receipt.group));
+        row.is_some_and(|row| receipt.epoch != epoch || receipt.revision <= row.list_revision)
+    });
+    Ok(())
 }
 
 fn check_update(update: &AgentUpdate) -> Result<(), ApiError> {

@@ -472,6 +472,28 @@ async fn receipts_that_say_no_are_recorded_once() {
 }
 
 #[tokio::test]
+async fn a_receipt_for_a_list_that_is_yet_to_come_is_not_believed() {
+    let plane = followed().await;
+    let host = plane.world.holder(&plane.agent.token, HOST);
+    let (_, snapshot) = plane.opened().await;
+    let update = json!({ "host": "web-1", "version": "1", "targets": [
+        { "name": "fw", "kind": "nftables", "groups": [plane.group] }] });
+    host.json(Method::PUT, "/api/v1/agents/self", &update).await;
+    let noted = async |revision: u64| {
+        let receipt = json!({ "receipts": [{ "target": "fw", "group": plane.group,
+            "epoch": snapshot.epoch, "revision": revision, "digest": snapshot.digest,
+            "state": "applied", "entries": 0 }] });
+        let answer = host.json(Method::POST, "/api/v1/agents/self/receipts", &receipt).await;
+        assert_eq!(answer.status(), 204);
+        let board = plane.world.engine.board();
+        board.agent(plane.agent.answer.agent).unwrap().receipts.len()
+    };
+
+    assert_eq!(noted(snapshot.revision.0 + 1).await, 0);
+    assert_eq!(noted(snapshot.revision.0).await, 1);
+}
+
+#[tokio::test]
 async fn an_agent_that_flaps_fills_no_disk_and_is_still_heard() {
     let writes = Budget::per_minute(NonZeroU32::new(2).unwrap());
     let rates = RateLimits { writes, ..RateLimits::DEFAULT };
