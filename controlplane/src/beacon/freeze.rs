@@ -77,7 +77,7 @@ fn body(
     format!(
         "The bookmark of \"{}\" has been used from ever other addresses, most lately from {address},\n\
          at {}. More moves are refused until {}.\n\n\
-         {on_file} stays let in until its time is over.\n\n\
+         What is on file, {on_file}, stays let in until its time is over.\n\n\
          Either the device changes its address very often, or somebody else uses its bookmark, too.\n\
          If nobody can say which, make a new bookmark: the old one ends at once, and what it opened\n\
          closes.\n\n\

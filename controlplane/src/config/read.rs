@@ -32,7 +32,7 @@ const CONNECTIONS_MAX: usize = 1_000_000;
 /// The port on which mail servers take mail from those who log in.
 const SUBMISSION_PORT: u16 = 587;
 
-/// Most requests a minute that can be configured.
+/// Most requests, or moves, that a budget can be configured to.
 const BUDGET_MAX: u32 = 1_000_000;
 
 /// Most web pages that may call the API.

@@ -158,7 +158,7 @@ fn frozen(viewer: &Viewer) -> Vec<Fault> {
     let moved = pairs.filter(|row| row.report.is_some_and(|it| now.since(it.visit.began) < HOUR));
     let fault = |row: &PairRow| {
         frozen_until(app, row, now)?;
-        let text = format!("{} moves too often: is its bookmark in one hand?", row.record.name);
+        let text = format!("the bookmark of {}, which moves too often", row.record.name);
         Some(Fault { text, since: None, path: super::pairs::path(row.record.number) })
     };
     moved.filter_map(fault).collect()

@@ -297,7 +297,7 @@ async fn owner_and_admins_are_told_once_of_a_bookmark_that_moves_too_often() {
         for part in [
             "\"laptop\"",
             "203.0.113.8",
-            "203.0.113.7 stays let in",
+            "203.0.113.7, stays let in",
             "2026-01-01 00:10 UTC",
             "https://plane.example/console/pairs/1",
         ] {
@@ -306,7 +306,7 @@ async fn owner_and_admins_are_told_once_of_a_bookmark_that_moves_too_often() {
         assert!(!text.contains("pob_"), "{text}");
     }
     for (page, part) in [
-        ("/console", "laptop moves too often"),
+        ("/console", "Not live: the bookmark of laptop, which moves too often"),
         ("/console/pairs", "moves too often, stays until"),
         ("/console/pairs/1", "It has moved too often"),
     ] {
