@@ -41,7 +41,7 @@ pub enum Heard {
     Publish {
         /// The visit that it belongs to.
         visit: Visit,
-        /// Whether it takes away an address that is on file.
+        /// Whether it takes away an address that counts, so that somebody may be shut out by it.
         evicts: bool,
     },
 }
@@ -55,14 +55,22 @@ pub fn hear(row: &PairRow, ttl: Ttl, seen: Seen, now: Timestamp) -> Heard {
         Some(at) if now.since(at) < ttl.as_duration() / PUBLISHED_PARTS => Heard::Heartbeat(report),
         Some(_) => Heard::Publish { visit: report.visit, evicts: false },
         None if joins(row, &report, seen.visit, now) => {
-            let evicts = match seen.address.to_canonical() {
-                IpAddr::V4(_) => report.ipv4.is_some(),
-                IpAddr::V6(_) => report.ipv6.is_some(),
-            };
+            let is_v4 = seen.address.to_canonical().is_ipv4();
+            let evicts = counting(row, &report, now).any(|it| it.is_ipv4() == is_v4);
             Heard::Publish { visit: report.visit, evicts }
         }
-        None => Heard::Publish { visit: fresh, evicts: true },
+        None => {
+            let evicts = counting(row, &report, now).next().is_some();
+            Heard::Publish { visit: fresh, evicts }
+        }
     }
+}
+
+/// The addresses of a pair that are not stale: the others are in no list any more.
+fn counting(row: &PairRow, report: &Report, now: Timestamp) -> impl Iterator<Item = IpAddr> {
+    let ttl = row.record.ttl.as_duration();
+    let spots = report.networks().filter(move |(_, at)| now < at.saturating_add(ttl));
+    spots.map(|(network, _)| network.address())
 }
 
 /// Says whether a report that names `visit` belongs to the published one: the visit has just begun

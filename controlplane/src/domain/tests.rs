@@ -519,7 +519,7 @@ fn another_address_replaces_both_families() {
 }
 
 #[test]
-fn a_report_evicts_when_it_takes_an_address_off_file() {
+fn a_report_evicts_when_it_takes_an_address_away_that_counts() {
     let (mut world, _, _, pair) = settled();
     let visit = world.state.pair(pair).unwrap().report.unwrap().visit.id;
     let mut evicts = |address, visit, secs| match report(&mut world, pair, address, visit, secs) {
@@ -532,6 +532,8 @@ fn a_report_evicts_when_it_takes_an_address_off_file() {
     assert!(evicts("203.0.113.2", None, 200));
     assert!(!evicts("203.0.113.2", None, 400), "what is on file is renewed");
     assert!(evicts("2001:db8::1", None, 401), "the other family, in a visit of its own");
+    assert!(evicts("203.0.113.3", None, 2_000), "a second before it goes stale");
+    assert!(!evicts("203.0.113.4", None, 3_600), "nobody is let in from there any more");
 }
 
 #[test]

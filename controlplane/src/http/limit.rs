@@ -54,7 +54,7 @@ pub struct RateLimits {
     /// Failed authentications of everybody; beyond it a source that has failed lately is heard
     /// no more.
     pub failures_of_all: Budget,
-    /// Moves of one bookmark: reports that take away an address that is on file.
+    /// Moves of one bookmark: reports that take away an address that counts.
     pub moves: Budget,
 }
 
