@@ -26,6 +26,10 @@ use crate::http::problem::{ApiError, whole_secs};
 /// Callers that one table holds; further ones share one budget until there is room.
 const CALLERS_MAX: usize = 65_536;
 
+/// Bookmarks whose moves one table holds. Only those in force get there, and the devices of a large org
+/// may all get other addresses at once: none of them shall find that others have used its moves up.
+const BOOKMARKS_MAX: usize = 1 << 20;
+
 /// Callers that are looked at for removal when a table is full, so that one request never pays
 /// for a walk over all of it.
 const SWEEP_LEN: usize = 256;
@@ -230,7 +234,7 @@ impl Limiter {
             writes_of_org: Table::new("writes_of_org", limits.writes.of_org(), CALLERS_MAX),
             failures: Table::new("authentication", limits.failures, CALLERS_MAX),
             failures_of_all: Table::new("authentication", limits.failures_of_all, 1),
-            moves: Table::new("moves", limits.moves, CALLERS_MAX),
+            moves: Table::new("moves", limits.moves, BOOKMARKS_MAX),
             frozen: Table::new("frozen", Budget::per_hour(NonZeroU32::MIN), CALLERS_MAX),
         }
     }
@@ -552,6 +556,16 @@ mod tests {
         assert_eq!(refused.retry_after_secs(), 1);
         limiter.authentication_failed(v4(2), at(0)).unwrap();
         limiter.authentication_failed(v4(1), at(1_000)).unwrap();
+    }
+
+    #[test]
+    fn a_large_org_that_moves_at_once_shares_no_budget_of_moves() {
+        let limiter = Limiter::new(&RateLimits::DEFAULT);
+        let bookmark = |number: u32| Caller::record(&u128::from(number).to_be_bytes());
+
+        let refused = (0..100_000).filter(|it| limiter.take_move(bookmark(*it), at(0)).is_err());
+
+        assert_eq!(refused.count(), 0);
     }
 
     #[test]
