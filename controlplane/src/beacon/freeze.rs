@@ -8,7 +8,7 @@ use postern_shared::time::Timestamp;
 
 use super::Bookmark;
 use crate::app::App;
-use crate::domain::{Email, Pair, PairRow, Refusal, Role, State};
+use crate::domain::{Account, Email, Pair, PairRow, Refusal, Role, State, User};
 use crate::http::ApiError;
 use crate::http::limit::Caller;
 use crate::mail::{Addressee, Letter};
@@ -57,10 +57,13 @@ fn tell(app: &App, pair: PairId, refused: (IpAddr, Timestamp, Timestamp)) {
     }
 }
 
-/// Who is told: the pair's owner, and the org's admins.
+/// Who is told: the pair's owner, and those of the org's admins who have come in. An invitation that
+/// nobody has accepted may have gone to anybody.
 fn readers(state: &State, pair: &Pair) -> Vec<Email> {
     let users = state.org(pair.org).into_iter().flat_map(|org| &org.users);
+    let is_in = |user: &&User| state.account(user.id).is_some_and(Account::is_active);
     let admins = users.filter_map(|id| state.user(*id)).filter(|user| user.role == Role::Admin);
+    let admins = admins.filter(is_in);
     let mut readers: Vec<Email> = admins.map(|admin| admin.email.clone()).collect();
     readers.extend(pair.contact_email.clone().filter(|owner| !readers.contains(owner)));
     readers

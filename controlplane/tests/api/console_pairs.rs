@@ -289,9 +289,13 @@ async fn owner_and_admins_are_told_once_of_a_bookmark_that_moves_too_often() {
         assert_eq!(report(&world, &link, &format!("203.0.113.{last}")).await, 429);
     }
 
-    let mails = [sink.mail().await, sink.mail().await, sink.mail().await];
+    let mails = [sink.mail().await, sink.mail().await];
     let to: BTreeSet<&str> = mails.iter().map(|mail| mail["to"][0].as_str().unwrap()).collect();
-    assert_eq!(to, BTreeSet::from(["admin@example.org", "max@example.org", "zoe@example.org"]));
+    assert_eq!(
+        to,
+        BTreeSet::from(["max@example.org", "zoe@example.org"]),
+        "no admin who is invited only"
+    );
     for mail in &mails {
         let text = mail["text"].as_str().unwrap();
         for part in [
