@@ -147,15 +147,18 @@ impl Condition {
     }
 }
 
-/// The pairs that have moved too often: each is worth a look. Only who has moved within the hour can be
-/// one.
+/// The pairs that have moved too often: each is worth a look. Only whose address was put on file within
+/// the hour can be one.
 fn frozen(viewer: &Viewer) -> Vec<Fault> {
     const HOUR: Duration = Duration::from_secs(60 * 60);
     let (app, now) = (&viewer.app, viewer.now());
     let state = app.engine().state();
     let pairs = state.org(viewer.org()).into_iter().flat_map(|org| org.pairs.values());
     let pairs = pairs.filter_map(|id| state.pair(*id)).filter(|row| row.is_live());
-    let moved = pairs.filter(|row| row.report.is_some_and(|it| now.since(it.visit.began) < HOUR));
+    let is_recent = |at: Timestamp| now.since(at) < HOUR;
+    let moved = pairs.filter(|row| {
+        row.report.is_some_and(|report| report.networks().any(|(_, at)| is_recent(at)))
+    });
     let fault = |row: &PairRow| {
         frozen_until(app, row, now)?;
         let text = format!("the bookmark of {}, which moves too often", row.record.name);

@@ -1,6 +1,7 @@
 //! Pairs in the console, held against the API and the engine's own state.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use postern_controlplane::app::Settings;
 use postern_controlplane::domain::Role;
@@ -322,6 +323,31 @@ async fn owner_and_admins_are_told_once_of_a_bookmark_that_moves_too_often() {
     let of_form = |name| (name, rotated.field(name).unwrap());
     browser.post("/console/pairs/1/mail", &[of_form("proof"), of_form("bookmark")]).await;
     assert_eq!(sink.mail().await["subject"], "Your bookmark for acme", "no warning came between");
+}
+
+#[tokio::test]
+async fn a_bookmark_that_moves_too_often_in_an_old_visit_is_told_like_any_other() {
+    let rates = RateLimits { moves: RateLimits::DEFAULT.moves, ..generous().rates };
+    let world = World::with(Settings { rates, ..generous() });
+    let (_, mut browser) = admin(&world).await;
+    let link = secrets(&make(&mut browser, &[("name", "gateway")]).await).remove(0);
+    let path = link.strip_prefix("https://plane.example").unwrap();
+    let report = async |address: &str, body: &Value| {
+        let answer = world.at(address).json(Method::POST, path, body).await;
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    report("203.0.113.1", &json!({})).await;
+    world.clock.advance(Duration::from_secs(61 * 60));
+    let (_, heartbeat) = report("203.0.113.1", &json!({})).await;
+    let visit = json!({ "visit": heartbeat["data"]["visit"] });
+
+    for last in 2..=7 {
+        assert_eq!(report(&format!("203.0.113.{last}"), &visit).await.0, 200);
+    }
+    assert_eq!(report("203.0.113.8", &visit).await.0, 429);
+
+    let page = browser.get("/console").await;
+    assert!(page.text.contains("the bookmark of gateway, which moves too often"), "{}", page.text);
 }
 
 #[tokio::test]
