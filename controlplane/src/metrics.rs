@@ -93,7 +93,8 @@ fn describe() {
         ("postern_orders_committed_total", "Orders that are durable"),
         (
             "postern_reports_total",
-            "Reports of bookmarks: moved, or heartbeats of an address on file",
+            "Reports of bookmarks: moved, renewed, heartbeats of an address on file, or frozen \
+             since the bookmark has moved too often",
         ),
         ("postern_requests_total", "Requests that were answered"),
         ("postern_sign_ins_total", "Attempts to sign in"),

@@ -73,7 +73,7 @@ pub(crate) async fn report(
         return Err(exhausted.into());
     }
     if evicts {
-        take_move(app, bookmark, address, now)?;
+        take_move(app, bookmark, address, now).inspect_err(|_| count("frozen"))?;
     }
     let command = Command::Report { pair, bookmark: hash, address, visit };
     let order = Order { actor: Actor::Pair(pair), source: Some(address), command };

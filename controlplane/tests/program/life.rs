@@ -120,17 +120,18 @@ fn a_reload_takes_over_what_the_routes_decide_by() {
 fn the_figures_tell_what_happened_to_whoever_reaches_their_listener() {
     let plane = Plane::make();
     let config = fs::read_to_string(plane.config()).unwrap();
+    let config = config.replace("moves_per_hour: 1000000", "moves_per_hour: 1");
     fs::write(plane.config(), config + "metrics: 127.0.0.2:0\n").unwrap();
     let daemon = plane.start();
     let bookmark = plane.json(&["pair", "add", "laptop"])["bookmark"].clone();
     let path = bookmark.as_str().unwrap().replace("http://127.0.0.1:1", "");
-    for _ in 0..3 {
+    for (last, status) in [(7, 200), (7, 200), (7, 200), (8, 200), (9, 429)] {
         let report = format!(
-            "POST {path} HTTP/1.1\r\nHost: plane\r\nX-Forwarded-For: 192.0.2.7\r\n\
+            "POST {path} HTTP/1.1\r\nHost: plane\r\nX-Forwarded-For: 192.0.2.{last}\r\n\
              Connection: close\r\n\r\n"
         );
         let answer = http(daemon.address, &report);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
     }
 
     let figures = scrape(&daemon);
@@ -140,9 +141,9 @@ fn the_figures_tell_what_happened_to_whoever_reaches_their_listener() {
         line.unwrap_or_else(|| panic!("no {series} in {figures}")).parse().unwrap()
     };
     let reports = |outcome| value(&format!("postern_reports_total{{outcome=\"{outcome}\"}}"));
-    assert_eq!((reports("moved"), reports("heartbeat")), (1.0, 2.0));
+    assert_eq!((reports("moved"), reports("heartbeat"), reports("frozen")), (2.0, 2.0, 1.0));
     let posts = r#"postern_requests_total{route="/b/{bookmark}",method="POST",status="200"}"#;
-    assert_eq!(value(posts), 3.0);
+    assert_eq!(value(posts), 4.0);
     assert!(2.0 <= value("postern_orders_committed_total"), "the pair, and where it is");
     assert!(2.0 <= value("postern_commit_seconds_count"));
     assert!(0.0 < value("postern_store_free_bytes"));
