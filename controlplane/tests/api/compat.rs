@@ -1,6 +1,7 @@
 //! The façade for scripts that were written for IPAuth.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use postern_controlplane::app::Settings;
 use postern_controlplane::domain::{Command as Change, Visit};
+use postern_controlplane::http::limit::{Budget, RateLimits};
 use postern_controlplane::server::TrustedProxies;
 use reqwest::{Method, StatusCode};
 use tokio::task::spawn_blocking;
 
-use crate::world::{NewPair, OFFICE, World, generous, within};
+use crate::world::{NewPair, OFFICE, World, generous, problem, within};
 
 fn query(pair: &NewPair) -> String {
     format!("/serverquery/?key={}", pair.server_key.expose())
@@ -185,4 +187,24 @@ async fn only_pairs_that_opted_in_report_by_get() {
     assert_eq!(done.headers()["cache-control"], "no-store");
     let text = within(done.text()).await.unwrap();
     assert_eq!(text, format!(r#"{{"status":"success","ipaddress":"{OFFICE}"}}"#));
+}
+
+#[tokio::test]
+async fn a_pair_that_reports_by_get_is_frozen_like_any_other() {
+    let moves = Budget::per_hour(NonZeroU32::MIN);
+    let world =
+        World::with(Settings { rates: RateLimits { moves, ..generous().rates }, ..generous() });
+    let org = world.org("acme").await;
+    let pair = world.pair_with(org, 7_200, true).await;
+    let report = async |address: &str| world.at(address).get(&whitelist(&pair)).await;
+    for address in ["203.0.113.1", "203.0.113.2"] {
+        assert_eq!(report(address).await.status(), 200);
+    }
+
+    let refused = report("203.0.113.3").await;
+
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "3600");
+    assert_eq!(problem(refused).await["type"], "moved_too_often");
+    assert_eq!(report("203.0.113.2").await.status(), 200, "what is on file is renewed");
 }
