@@ -2,9 +2,8 @@
 
 use postern_controlplane::app::Settings;
 use reqwest::Method;
-use serde_json::json;
 
-use crate::world::{OFFICE, World, problem, settings, within};
+use crate::world::{OFFICE, World, problem, settings};
 
 #[cfg(feature = "failpoints")]
 #[tokio::test]
@@ -18,7 +17,7 @@ async fn who_waits_for_the_disk_is_not_ready_and_lives_all_the_same() {
     assert_eq!((status("/livez").await, status("/readyz").await), (200, 200));
 
     fail::cfg(COMMIT, "pause").unwrap();
-    let late = json!({ "name": "late" });
+    let late = serde_json::json!({ "name": "late" });
     let stuck = holder.json(Method::POST, "/api/v1/groups", &late);
     let look = async {
         let unready = loop {
@@ -31,7 +30,8 @@ async fn who_waits_for_the_disk_is_not_ready_and_lives_all_the_same() {
         fail::remove(COMMIT);
         (unready, alive)
     };
-    let (stuck, (unready, alive)) = within(async { tokio::join!(stuck, look) }).await;
+    let both = async { tokio::join!(stuck, look) };
+    let (stuck, (unready, alive)) = crate::world::within(both).await;
 
     assert_eq!((unready.status().as_u16(), alive), (503, 200));
     assert_eq!(unready.headers()["retry-after"], "1");
