@@ -44,6 +44,10 @@ impl Times {
         self.0.push(time.as_secs_f64() * 1_000.0);
     }
 
+    pub(crate) fn extend(&mut self, more: Times) {
+        self.0.extend(more.0);
+    }
+
     /// The time, in milliseconds, that this part of the runs stayed within.
     pub(crate) fn quantile_ms(&self, part: f64) -> f64 {
         let mut sorted = self.0.clone();

@@ -14,7 +14,7 @@ use tokio::runtime::Builder;
 
 use crate::daemon::{Daemon, wait_for};
 use crate::fake::{FakeCloudflare, List, Temper};
-use crate::figure::Figure;
+use crate::figure::{Figure, Times};
 use crate::lab::Lab;
 use crate::moto::Moto;
 use crate::server::{self, TOKEN};
@@ -24,11 +24,12 @@ const ACCOUNT: &str = "0000000000000000000000000000acc0";
 const ALL: [&str; 8] = ["gate", "file", "ipset", "ufw", "edge", "lists", "items", "rules"];
 /// What a load needed for the moment is given back some seconds after it.
 const SETTLED: Duration = Duration::from_secs(10);
+/// How often the firewall is measured alone and beside those that hang.
+const ROUNDS: usize = 5;
 
 pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let folder = folder.join("targets");
     let mut lab = Lab::start(&folder)?;
-    let before = lab.beacons()?;
 
     // The fake, for as long as this lives.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -57,21 +58,24 @@ pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let (providers, silent) =
         (TcpListener::bind("127.0.0.1:0")?, UnixListener::bind(folder.join("silent"))?);
     let provider = format!("http://{}", providers.local_addr()?);
-    lab.configure(&others.commands("silent"), &others.targets(&provider, &provider))?;
-    lab.follow_anew()?;
-    lab.wait_for_targets(&["gate"])?;
-    let _asked = (providers.accept()?, silent.accept()?);
-    let beside = lab.beacons()?;
+    // In turns: what else the machine does in a moment is to weigh on both.
+    let (mut alone, mut beside) = (Times::default(), Times::default());
+    for _ in 0..ROUNDS {
+        lab.configure("", "")?;
+        lab.follow_anew()?;
+        lab.wait_for_targets(&["gate"])?;
+        alone.extend(lab.beacons()?);
 
-    lab.configure("", "")?;
-    lab.follow_anew()?;
-    lab.wait_for_targets(&["gate"])?;
-    let after = lab.beacons()?;
-    let alone = before.quantile_ms(0.99).max(after.quantile_ms(0.99));
+        lab.configure(&others.commands("silent"), &others.targets(&provider, &provider))?;
+        lab.follow_anew()?;
+        lab.wait_for_targets(&["gate"])?;
+        let _asked = (providers.accept()?, silent.accept()?);
+        beside.extend(lab.beacons()?);
+    }
     Ok(vec![
         Figure::new("agent_eight_targets_mib", taken, "MiB"),
         Figure::new("beacon_to_kernel_beside_hanging_p99_ms", beside.quantile_ms(0.99), "ms")
-            .with_floor(alone),
+            .with_floor(alone.quantile_ms(0.99)),
     ])
 }
 
