@@ -384,7 +384,8 @@ async fn queries_that_cannot_be_read_are_refused() {
     for query in [
         String::new(),
         "?group=".into(),
-        "?group=7".into(),
+        "?group=ssh".into(),
+        "?group=18446744073709551616".into(),
         format!("?groups={group}"),
         format!("?group={group}&group={group}"),
         format!("?group={group}@1.2.3"),
@@ -393,6 +394,33 @@ async fn queries_that_cannot_be_read_are_refused() {
         let answer = host.get(&format!("/api/v1/stream{query}")).await;
         assert_eq!(answer.status(), 400, "{query:.60}");
         assert_eq!(problem(answer).await["type"], "bad_request");
+    }
+}
+
+#[tokio::test]
+async fn groups_are_followed_by_their_numbers_too() {
+    let plane = followed().await;
+    let group = plane.world.engine.state().group(plane.group).unwrap().record.clone();
+    let hidden = plane.world.group(plane.org).await;
+    let hidden = plane.world.engine.state().group(hidden).unwrap().record.number;
+
+    let mut events = plane.open(&[group.number.to_string()]).await;
+    let StreamEvent::Snapshot(snapshot) = events.event().await else { panic!() };
+    assert_eq!(snapshot.group, group.id);
+    let by_number = at(&snapshot).replace(&group.id.to_string(), &group.number.to_string());
+    let StreamEvent::Same(_) = plane.open(&[by_number]).await.event().await else { panic!() };
+
+    let host = plane.world.holder(&plane.agent.token, HOST);
+    for (asked, told) in [
+        (hidden.to_string(), format!("you can read no group {hidden}")),
+        ("99".to_owned(), "you can read no group 99".to_owned()),
+        (format!("{}&group={}", group.number, group.id), "twice".to_owned()),
+        (format!("{}@1.2", group.number), "`epoch.revision.digest`".to_owned()),
+        ("ssh".to_owned(), "a group's id, or its number".to_owned()),
+    ] {
+        let refused = problem(host.get(&format!("/api/v1/stream?group={asked}")).await).await;
+        assert_eq!(refused["type"], "bad_request");
+        assert!(refused["detail"].as_str().unwrap().contains(&told), "{told}: {refused}");
     }
 }
 

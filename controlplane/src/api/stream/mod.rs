@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::response::Response;
 use postern_shared::ids::GroupId;
-use postern_shared::position::Follow;
+use postern_shared::position::{Follow, PositionError};
 use postern_shared::time::Timestamp;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 pub(crate) use self::follower::{Have, Listener, answer};
 pub(crate) use self::seats::{SeatHolder, Seats};
 use super::auth::Reader;
+use super::{Named, named};
 use crate::app::App;
 use crate::domain::State as Orgs;
 use crate::feed::{Catch, is_ahead};
@@ -32,8 +33,8 @@ const GROUPS_MAX: usize = 256;
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "this describes what `read` reads")]
 struct StreamQuery {
-    /// A group by its id, once for each; behind an `@` what the follower has of it:
-    /// `<id>@<epoch>.<revision>.<digest>`.
+    /// A group by its id, or by its number in the org, once for each; behind an `@` what the follower
+    /// has of it: `<group>@<epoch>.<revision>.<digest>`. Events name groups by their ids.
     #[param(min_items = 1, max_items = 256)]
     group: Vec<String>,
 }
@@ -58,7 +59,7 @@ async fn open(
     reader: Reader,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let follow = read(request.uri())?;
+    let follow = read(&app.engine().state(), &reader, request.uri())?;
     let holder = SeatHolder::Credential(reader.0.credential);
     let seat = app.seats().take(reader.org(), holder)?;
     begin_epoch_if_restored(&app, &reader, &follow).await;
@@ -100,14 +101,13 @@ impl Listener for Reader {
 }
 
 /// Reads `group=…&group=…`, each a group with what the follower has of it.
-fn read(uri: &Uri) -> Result<Vec<Follow>, ApiError> {
-    let bad = |detail: String| ApiError::BadRequest { detail };
+fn read(state: &Orgs, reader: &Reader, uri: &Uri) -> Result<Vec<Follow>, ApiError> {
     let mut follow: BTreeMap<GroupId, Follow> = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         if name != "group" {
             return Err(bad("the query has `group` only, once for each group".into()));
         }
-        let one: Follow = value.parse().map_err(|error| bad(format!("`group`: {error}")))?;
+        let one = read_one(state, reader, &value)?;
         if follow.insert(one.group, one).is_some() {
             return Err(bad(format!("the query names the group {} twice", one.group)));
         }
@@ -116,9 +116,34 @@ fn read(uri: &Uri) -> Result<Vec<Follow>, ApiError> {
         }
     }
     if follow.is_empty() {
-        return Err(bad("name the groups to follow: `?group=<id>`".into()));
+        return Err(bad("name the groups to follow: `?group=<id or number>`".into()));
     }
     Ok(follow.into_values().collect())
+}
+
+/// Reads a group and what the follower has of it. A group that has only a number here must be one that
+/// may be read: no event could name another.
+fn read_one(state: &Orgs, reader: &Reader, text: &str) -> Result<Follow, ApiError> {
+    let (name, have) = text.split_once('@').map_or((text, None), |(name, have)| (name, Some(have)));
+    let group = match named(name) {
+        Ok(Named::Id(group)) => group,
+        Ok(Named::Number(number)) => {
+            let group = state.org(reader.org()).and_then(|org| org.groups.get(&number).copied());
+            let readable = group.filter(|group| reader.may_read(state, *group));
+            readable.ok_or_else(|| bad(format!("`group`: you can read no group {number}")))?
+        }
+        Err(_) => {
+            return Err(bad("`group`: write a group's id, or its number".to_owned()));
+        }
+    };
+    let have = have.map(str::parse).transpose().map_err(|_: PositionError| {
+        bad("`group`: behind the `@` belongs `epoch.revision.digest`".to_owned())
+    })?;
+    Ok(Follow { group, have })
+}
+
+fn bad(detail: String) -> ApiError {
+    ApiError::BadRequest { detail }
 }
 
 /// Begins a new epoch when a follower knows more of this one than the store does: then the store
