@@ -6,8 +6,8 @@ use std::str::FromStr;
 use postern_shared::ids::{AgentId, GroupId, KeyId, MemberId, OrgId, PairId, UserId};
 use postern_shared::network::Network;
 
-use super::OperatorError;
 use super::request::Reference;
+use super::{OperatorError, Sought};
 use crate::domain::{MemberKind, OrgRow, State};
 
 /// Most records that an error about an ambiguous name lists.
@@ -32,7 +32,7 @@ pub(super) fn org<'a>(
                 number: None,
                 name: row.record.name.as_str(),
             });
-            one::<OrgId>("org", reference, orgs)?
+            one::<OrgId>(Sought::Org, reference, orgs)?
         }
         None => {
             let mut orgs = state.orgs();
@@ -63,7 +63,7 @@ pub(super) fn pair(
         number: Some(row.record.number),
         name: row.record.name.as_str(),
     });
-    one("pair", reference, pairs)
+    one(Sought::Pair, reference, pairs)
 }
 
 /// Finds a group of the org.
@@ -77,7 +77,7 @@ pub(super) fn group(
         number: Some(row.record.number),
         name: row.record.name.as_str(),
     });
-    one("group", reference, groups)
+    one(Sought::Group, reference, groups)
 }
 
 /// Finds a key of the org that is not revoked.
@@ -89,7 +89,7 @@ pub(super) fn key(
     let live = org.keys.iter().filter_map(|id| state.key(*id));
     let live = live.filter(|key| key.revoked_at.is_none());
     let keys = live.map(|key| Candidate { id: key.id, number: None, name: key.name.as_str() });
-    one("key", reference, keys)
+    one(Sought::Key, reference, keys)
 }
 
 /// Finds an agent of the org that is not revoked.
@@ -101,7 +101,7 @@ pub(super) fn agent(
     let live = state.agents_of(org.record.id).filter(|agent| agent.revoked_at.is_none());
     let agents =
         live.map(|agent| Candidate { id: agent.id, number: None, name: agent.name.as_str() });
-    one("agent", reference, agents)
+    one(Sought::Agent, reference, agents)
 }
 
 /// Finds a user of the org who was not removed.
@@ -113,7 +113,7 @@ pub(super) fn user(
     let users = org.users.iter().filter_map(|id| state.user(*id));
     let users =
         users.map(|user| Candidate { id: user.id, number: None, name: user.email.as_str() });
-    one("user", reference, users)
+    one(Sought::User, reference, users)
 }
 
 /// Finds a group of the org, or one that may be gone by its id.
@@ -132,7 +132,8 @@ pub(super) fn member(
     group: GroupId,
     reference: &Reference,
 ) -> Result<MemberId, OperatorError> {
-    let row = state.group_of(org.record.id, group).map_err(|_| unknown("group", reference))?;
+    let row =
+        state.group_of(org.record.id, group).map_err(|_| unknown(Sought::Group, reference))?;
     let text = reference.as_str();
     if let Ok(id) = text.parse::<MemberId>()
         && row.members.contains_key(&id)
@@ -145,16 +146,16 @@ pub(super) fn member(
             MemberKind::Pair(_) => false,
         };
         let fixed = row.members.iter().find(|(_, member)| is_meant(&member.record.kind));
-        return fixed.map(|(id, _)| *id).ok_or_else(|| unknown("member", reference));
+        return fixed.map(|(id, _)| *id).ok_or_else(|| unknown(Sought::Member, reference));
     }
     let pair = pair(state, org, reference)?;
     let membership = state.pair(pair).and_then(|row| row.memberships.get(&group));
-    membership.copied().ok_or_else(|| unknown("member", reference))
+    membership.copied().ok_or_else(|| unknown(Sought::Member, reference))
 }
 
 /// Finds the one record that has the id, the running number or the name.
 fn one<'a, I: FromStr + Copy + PartialEq + Display>(
-    what: &'static str,
+    what: Sought,
     reference: &Reference,
     candidates: impl Iterator<Item = Candidate<'a, I>>,
 ) -> Result<I, OperatorError> {
@@ -179,7 +180,7 @@ fn one<'a, I: FromStr + Copy + PartialEq + Display>(
     })
 }
 
-fn unknown(what: &'static str, reference: &Reference) -> OperatorError {
+fn unknown(what: Sought, reference: &Reference) -> OperatorError {
     OperatorError::Unknown { what, reference: reference.clone() }
 }
 

@@ -10,6 +10,7 @@ mod key;
 mod pair;
 mod request;
 pub mod route;
+mod sought;
 mod user;
 
 use postern_shared::ids::OrgId;
@@ -26,6 +27,7 @@ pub use self::answer::{
 pub use self::request::{
     MemberAsked, MemberEnd, Operation, OriginAsked, Reference, ReferenceError, Request,
 };
+pub use self::sought::Sought;
 use crate::audit::{AuditError, Filter};
 use crate::domain::{Actor, Command, Email, Order, OrgRow, Role, State};
 use crate::engine::{Done, Engine, Refused};
@@ -49,10 +51,10 @@ pub struct Plane {
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// Nothing has this name.
-    #[error("there is no {what} `{reference}`; give its name, running number or UUID")]
+    #[error("there is no {what} `{reference}`; give {}", .what.goes_by())]
     Unknown {
         /// What was looked for.
-        what: &'static str,
+        what: Sought,
         /// What was written.
         reference: Reference,
     },
@@ -60,7 +62,7 @@ pub enum OperatorError {
     #[error("`{reference}` may be any of these; give the UUID of the {what}: {candidates}")]
     Ambiguous {
         /// What was looked for.
-        what: &'static str,
+        what: Sought,
         /// What was written.
         reference: Reference,
         /// The records that may be meant.

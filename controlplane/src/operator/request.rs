@@ -105,7 +105,7 @@ pub struct Reference(String);
 
 /// A text that can name nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write a name, a running number or a UUID, {REFERENCE_CHARS_MAX} characters at most")]
+#[error("write what it goes by, {REFERENCE_CHARS_MAX} characters at most")]
 pub struct ReferenceError;
 
 /// Longest reference, in characters: no name or mail address is longer.

@@ -292,6 +292,31 @@ fn a_name_that_is_the_number_of_another_is_ambiguous() {
 }
 
 #[test]
+fn what_is_not_there_is_told_with_what_can_name_it() {
+    let plane = Plane::make();
+    plane.json(&["group", "add", "ssh"]);
+
+    for (arguments, told) in [
+        (&["key", "revoke", "7"][..], "no key `7`; give its name or UUID"),
+        (&["agent", "revoke", "7"], "no agent `7`; give its name or UUID"),
+        (&["user", "remove", "7"], "no user `7`; give the mail address or UUID"),
+        (&["pair", "list", "--org", "7"], "no org `7`; give its name or UUID"),
+        (&["pair", "remove", "7"], "no pair `7`; give its name, running number or UUID"),
+        (&["group", "show", "7"], "no group `7`; give its name, running number or UUID"),
+        (
+            &["group", "remove-member", "ssh", "192.0.2.7"],
+            "give its pair, its network, or the UUID",
+        ),
+    ] {
+        let output = plane.run(arguments);
+
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.contains(told), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn each_kind_of_failure_has_its_exit_code() {
     let plane = Plane::make();
     let code = |arguments: &[&str]| plane.run(arguments).status.code();
