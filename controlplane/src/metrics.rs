@@ -89,7 +89,10 @@ fn describe() {
     for (name, what) in [
         ("postern_connections_ended_total", "Connections that were ended at one of their limits"),
         ("postern_connections_refused_total", "Connections for which there was no seat"),
-        ("postern_mails_total", "Mails that were sent, or given up"),
+        (
+            "postern_mails_total",
+            "Mails that were sent, given up, or dropped since their links had ended",
+        ),
         ("postern_orders_committed_total", "Orders that are durable"),
         (
             "postern_reports_total",

@@ -50,7 +50,7 @@ fn tell(app: &App, pair: PairId, refused: (IpAddr, Timestamp, Timestamp)) {
         let addressee = Addressee::Warned(pair);
         let subject = "A bookmark moves too often".to_owned();
         if let Err(error) =
-            outbox.send(Letter { addressee, to, subject, body: body.clone().into() })
+            outbox.send(Letter { addressee, to, subject, body: body.clone().into(), secret: None })
         {
             tracing::warn!(%error, %pair, "nobody was mailed that a bookmark moves too often");
         }

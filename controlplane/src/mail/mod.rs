@@ -4,6 +4,7 @@
 //! | state | ends when | goes to |
 //! | --- | --- | --- |
 //! | waiting | its time has come | tried |
+//! | waiting | its link has ended | failed |
 //! | tried | the server takes it | sent |
 //! | tried | the server refuses it for good, or it was tried often enough | failed |
 //! | tried | anything else goes wrong | waiting, for longer than before |
@@ -21,6 +22,7 @@ use postern_shared::backoff::Backoff;
 use postern_shared::error::chain;
 use postern_shared::ids::{PairId, UserId};
 use postern_shared::time::Timestamp;
+use postern_shared::token::TokenHash;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -28,8 +30,8 @@ use tokio::time::{Instant, sleep_until};
 
 pub use self::smtp::{MailConfig, MailError, MailTls, SmtpLogin, Transport};
 use crate::chance::Chance;
-use crate::clock::Clock;
-use crate::domain::Email;
+use crate::domain::{Email, PairRow, Secret};
+use crate::engine::Engine;
 
 /// Most letters that wait, for their first try or for another.
 const LETTERS_WAITING_MAX: usize = 256;
@@ -51,6 +53,8 @@ pub struct Letter {
     pub subject: String,
     /// The text, which may hold one.
     pub body: SecretString,
+    /// The secret of the link in it: when that has ended, nobody needs the letter any more.
+    pub secret: Option<TokenHash>,
 }
 
 /// Whose a letter is.
@@ -130,12 +134,12 @@ impl Outbox {
     pub fn start(
         transport: Transport,
         patience: Patience,
-        clock: Arc<dyn Clock>,
+        engine: Engine,
         chance: Arc<dyn Chance>,
     ) -> Outbox {
         let (queue, letters) = mpsc::channel(LETTERS_WAITING_MAX);
         let fates = Fates::default();
-        let postman = Postman { transport, patience, clock, chance, fates: fates.clone() };
+        let postman = Postman { transport, patience, engine, chance, fates: fates.clone() };
         tokio::spawn(postman.run(letters));
         Outbox { queue, fates }
     }
@@ -163,6 +167,21 @@ impl Outbox {
     /// Since when no letter gets through to the mail server; none while letters do.
     pub fn failing_since(&self) -> Option<Timestamp> {
         self.fates.lock().failing_since
+    }
+}
+
+impl Letter {
+    /// Says whether the secret that it brings has ended.
+    fn is_void(&self, engine: &Engine) -> bool {
+        let Some(secret) = &self.secret else { return false };
+        let (state, now) = (engine.state(), engine.now());
+        let is_bookmark = |row: &&PairRow| row.is_live() && row.record.bookmark == *secret;
+        let pair = match state.secret(secret) {
+            Some(Secret::Bookmark(pair)) => state.pair(pair).filter(is_bookmark),
+            Some(Secret::Key(_) | Secret::Server(_) | Secret::Enrolment(_) | Secret::Agent(_))
+            | None => None,
+        };
+        pair.is_none() && state.open_ticket(secret, now).is_none()
     }
 }
 
@@ -213,7 +232,7 @@ impl Fates {
 struct Postman {
     transport: Transport,
     patience: Patience,
-    clock: Arc<dyn Clock>,
+    engine: Engine,
     chance: Arc<dyn Chance>,
     fates: Fates,
 }
@@ -234,7 +253,7 @@ impl Postman {
                         it.letter.addressee == letter.addressee && it.letter.to == letter.to
                     };
                     waiting.retain(|_, it| !is_older(it));
-                    self.fates.note(letter.addressee, Fate::Waiting { at: self.clock.now() });
+                    self.fates.note(letter.addressee, Fate::Waiting { at: self.engine.now() });
                     let backoff = Backoff::new(self.patience.base, self.patience.cap);
                     count += 1;
                     waiting.insert((Instant::now(), count), Waiting { letter, backoff });
@@ -252,8 +271,16 @@ impl Postman {
 
     /// Tries a letter; gives it back, with how long to wait, when it is to be tried again.
     async fn deliver(&self, mut tried: Waiting) -> Option<(Duration, Waiting)> {
+        let addressee = tried.letter.addressee;
+        if tried.letter.is_void(&self.engine) {
+            metrics::counter!("postern_mails_total", "outcome" => "dropped").increment(1);
+            tracing::info!(%addressee, "dropped a mail whose link has ended");
+            let why = "its link ended before it could be sent".to_owned();
+            self.fates.note(addressee, Fate::Failed { at: self.engine.now(), why });
+            return None;
+        }
         let result = self.transport.deliver(&tried.letter, self.chance.as_ref()).await;
-        let (addressee, at) = (tried.letter.addressee, self.clock.now());
+        let at = self.engine.now();
         // A letter that is refused for good was seen by the server, which takes others.
         self.fates.reached(result.as_ref().map_or_else(MailError::is_final, |()| true), at);
         let error = match result {

@@ -113,6 +113,7 @@ async fn mail(app: &App, email: &str, org: &str, address: IpAddr) {
              The link works once. If it was not you, you need do nothing.\n"
         )
         .into(),
+        secret: Some(token.hash()),
     };
     if let Err(error) = outbox.send(letter) {
         tracing::warn!(%error, user = %user.id, "a link to reset a password was not mailed");

@@ -48,7 +48,7 @@ pub fn link(url: &str, purpose: Purpose, token: &Token) -> String {
     format!("{url}{path}/{}", token.expose())
 }
 
-/// Mails an invitation.
+/// Mails an invitation, whose secret is the end of its link.
 pub fn mail_invitation(
     outbox: &Outbox,
     user: UserId,
@@ -57,6 +57,7 @@ pub fn mail_invitation(
     link: &SecretString,
 ) -> Result<(), OutboxFull> {
     let hours = Purpose::Invitation.life().as_secs() / 3_600;
+    let (_, secret) = link.expose_secret().rsplit_once('/').unwrap_or_default();
     outbox.send(Letter {
         addressee: Addressee::User(user),
         to: to.clone(),
@@ -69,6 +70,7 @@ pub fn mail_invitation(
             link.expose_secret()
         )
         .into(),
+        secret: secret.parse().ok().map(|token: Token| token.hash()),
     })
 }
 

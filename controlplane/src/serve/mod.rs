@@ -154,7 +154,7 @@ impl Daemon {
         let certificates = load_certificates(&config)?;
         let (engine, writer, clock) = start_engine(data.store(), audit_key).await?;
         let outbox = mail
-            .map(|mail| Outbox::start(mail, Patience::USUAL, clock.clone(), Arc::new(OsChance)));
+            .map(|mail| Outbox::start(mail, Patience::USUAL, engine.clone(), Arc::new(OsChance)));
         let people = People::new(sealer, outbox.clone());
         let app = App::new(engine.clone(), settings(&config), people);
         let own = data.own_certificate(&config);

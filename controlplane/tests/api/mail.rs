@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command as Program, Stdio};
 use std::time::Duration;
 
-use postern_controlplane::domain::{Command, Email, Role};
+use postern_controlplane::domain::{Command, Email, Role, User};
 use postern_controlplane::mail::{
     Addressee, Fate, Letter, MailConfig, MailTls, Outbox, Patience, Transport,
 };
@@ -13,7 +13,7 @@ use postern_controlplane::store::MemoryStore;
 use postern_shared::ids::{Epoch, UserId};
 use serde_json::Value;
 
-use crate::browser::{Browser, Person, join, next_step};
+use crate::browser::{Browser, Person, invite, join, next_step};
 use crate::world::{BOUND, World, generous, within};
 
 /// A mail server; ended when dropped.
@@ -175,10 +175,10 @@ async fn invited_and_removed_users_get_no_reset() {
 #[tokio::test]
 async fn what_became_of_a_mail_is_told() {
     let mut sink = Sink::start().await;
-    let clock = world(&sink).engine.clock();
+    let engine = world(&sink).engine.clone();
     let patience = Patience { base: Duration::from_millis(1), cap: Duration::from_millis(1) };
     let chance = || std::sync::Arc::new(postern_controlplane::chance::SeededChance::new(1));
-    let outbox = Outbox::start(sink.transport(), patience, clock.clone(), chance());
+    let outbox = Outbox::start(sink.transport(), patience, engine.clone(), chance());
     let user = |n: u8| UserId::from_random([n; 16]);
     let send = |outbox: &Outbox, n: u8, to: &str| {
         let (to, link): (Email, _) = (to.parse().unwrap(), "https://plane.example/x".into());
@@ -218,7 +218,7 @@ async fn what_became_of_a_mail_is_told() {
 
     let transport = sink.transport();
     drop(sink);
-    let outbox = Outbox::start(transport, patience, clock, chance());
+    let outbox = Outbox::start(transport, patience, engine, chance());
     send(&outbox, 5, "zoe@example.org");
     let Fate::Failed { why, .. } = settled(&outbox, 5).await else { panic!("nobody listens") };
     assert!(why.contains("did not take it"), "{why}");
@@ -227,11 +227,11 @@ async fn what_became_of_a_mail_is_told() {
 #[tokio::test]
 async fn a_letter_that_waits_gives_way_to_a_newer_one() {
     let mut sink = Sink::start().await;
-    let clock = world(&sink).engine.clock();
+    let engine = world(&sink).engine.clone();
     let wait_max = Duration::from_millis(100);
     let patience = Patience { base: wait_max, cap: wait_max };
     let chance = std::sync::Arc::new(postern_controlplane::chance::SeededChance::new(1));
-    let outbox = Outbox::start(sink.transport(), patience, clock, chance);
+    let outbox = Outbox::start(sink.transport(), patience, engine, chance);
     let invite = |to: &str, link: &str| {
         let user = UserId::from_random([1; 16]);
         mail_invitation(&outbox, user, &to.parse().unwrap(), "acme", &link.into()).unwrap();
@@ -247,17 +247,62 @@ async fn a_letter_that_waits_gives_way_to_a_newer_one() {
 }
 
 #[tokio::test]
+async fn a_letter_whose_link_has_ended_is_not_sent() {
+    let mut sink = Sink::start().await;
+    let world = world(&sink);
+    let patience = Patience { base: Duration::from_millis(1), cap: Duration::from_millis(1) };
+    let chance = std::sync::Arc::new(postern_controlplane::chance::SeededChance::new(1));
+    let outbox = Outbox::start(sink.transport(), patience, world.engine.clone(), chance);
+    let org = world.org("acme").await;
+    let pair = world.pair(org, 3_600).await;
+    let mut people = Vec::new();
+    for name in ["max", "zoe"] {
+        let email = format!("{name}@example.org");
+        people.push(invite(&world, org, &email, Role::Member).await);
+    }
+    let [(max, of_max), (zoe, of_zoe)] = &people[..] else { panic!() };
+    let mail = |user: &User, path: &str| {
+        let link = format!("https://plane.example{path}").into();
+        mail_invitation(&outbox, user.id, &user.email, "acme", &link).unwrap();
+    };
+    let mail_bookmark = || {
+        outbox.send(Letter {
+            addressee: Addressee::Pair(pair.id),
+            to: "owner@example.org".parse().unwrap(),
+            subject: "Your bookmark".to_owned(),
+            body: "https://plane.example/b".into(),
+            secret: Some(pair.bookmark.hash()),
+        })
+    };
+
+    mail_bookmark().unwrap();
+    assert_eq!(path(&sink.mail().await), "/b", "it is in force");
+    world.order(Command::RemoveUser { org, user: max.id }).await;
+    world.order(Command::DeletePair { org, pair: pair.id, expected: None }).await;
+    mail(max, of_max);
+    mail_bookmark().unwrap();
+    mail(zoe, of_zoe);
+
+    assert_eq!(path(&sink.mail().await), *of_zoe, "the first that is still good");
+    for fate in [outbox.fate(max.id), outbox.fate_of_pair(pair.id)] {
+        let Some(Fate::Failed { why, .. }) = fate else { panic!("{fate:?}") };
+        assert_eq!(why, "its link ended before it could be sent");
+    }
+}
+
+#[tokio::test]
 async fn more_letters_than_can_wait_are_refused() {
     let sink = Sink::start().await;
     let world = world(&sink);
-    let clock = world.engine.clock();
+    let engine = world.engine.clone();
     let chance = std::sync::Arc::new(postern_controlplane::chance::SeededChance::new(1));
-    let outbox = Outbox::start(sink.transport(), Patience::USUAL, clock, chance);
+    let outbox = Outbox::start(sink.transport(), Patience::USUAL, engine, chance);
     let letter = || Letter {
         addressee: Addressee::User(UserId::from_random([1; 16])),
         to: "later@example.org".parse().unwrap(),
         subject: "Full".to_owned(),
         body: "x".into(),
+        secret: None,
     };
 
     // The runtime of this test has one thread, so nobody takes any meanwhile.

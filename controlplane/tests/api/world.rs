@@ -159,8 +159,7 @@ impl World {
         let (engine, _) = Engine::start_signing(store, time, chance, key).unwrap();
         let proxies = settings.proxies.clone();
         let outbox = transport.map(|transport| {
-            let (clock, chance) = (engine.clock(), Arc::new(SeededChance::new(43)));
-            Outbox::start(transport, SWIFT, clock, chance)
+            Outbox::start(transport, SWIFT, engine.clone(), Arc::new(SeededChance::new(43)))
         });
         let people = People::new(sealer(), outbox);
         let app = App::new(engine.clone(), settings, people);

@@ -57,11 +57,11 @@ async fn mail(sent: Sent, Path(id): Path<String>) -> Result<Response, ApiError> 
     };
     // First: what is not in the audit does not go out.
     sent.submit(noted).await?;
-    room.send(letter(&pair, to, &org, &url));
+    room.send(letter(&pair, to, &org, (&bookmark, &url)));
     Ok(see(&format!("{}/{id}", SECTION.path)))
 }
 
-fn letter(pair: &Pair, to: Email, org: &str, url: &str) -> Letter {
+fn letter(pair: &Pair, to: Email, org: &str, (bookmark, url): (&Token, &str)) -> Letter {
     let name = &pair.name;
     Letter {
         addressee: Addressee::Pair(pair.id),
@@ -75,5 +75,6 @@ fn letter(pair: &Pair, to: Email, org: &str, url: &str) -> Letter {
              it, ask for a new one. If you expect no such mail, you need do nothing.\n"
         )
         .into(),
+        secret: Some(bookmark.hash()),
     }
 }
