@@ -68,9 +68,8 @@ pub fn hear(row: &PairRow, ttl: Ttl, seen: Seen, now: Timestamp) -> Heard {
 
 /// The addresses of a pair that are not stale: the others are in no list any more.
 fn counting(row: &PairRow, report: &Report, now: Timestamp) -> impl Iterator<Item = IpAddr> {
-    let ttl = row.record.ttl.as_duration();
-    let spots = report.networks().filter(move |(_, at)| now < at.saturating_add(ttl));
-    spots.map(|(network, _)| network.address())
+    let addresses = report.networks().map(|(network, _)| network.address());
+    addresses.filter(move |address| row.stale_at(*address).is_some_and(|at| now < at))
 }
 
 /// Says whether a report that names `visit` belongs to the published one: the visit has just begun
