@@ -1,5 +1,6 @@
 //! Daemons of the release build, and what is asked of them.
 
+use std::env;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -55,6 +56,14 @@ impl Daemon {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// The same for this program in another part: `part` is set in its environment.
+    pub(crate) fn start_self(part: (&str, &str), log: &Path) -> anyhow::Result<Daemon> {
+        let program = env::current_exe()?.to_str().context("the path is text")?.to_owned();
+        let log = File::options().create(true).append(true).open(log)?;
+        let child = Command::new(&program).env(part.0, part.1).stderr(log).spawn()?;
+        Ok(Daemon { child, program, config: String::new() })
     }
 
     pub(crate) fn resident_mib(&self) -> anyhow::Result<f64> {

@@ -2,7 +2,6 @@
 //!
 //! No clock in here: every event comes with its time.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -69,7 +68,7 @@ pub(crate) struct Activity {
     blocked: Option<Blocked>,
     /// Frames of answers that were handed over and not yet followed by a question for the next,
     /// by request: HTTP/2 flow control holds them back where no socket blocks.
-    handed_over: BTreeMap<u64, Instant>,
+    handed_over: Vec<(u64, Instant)>,
     /// Bytes that the client took since the frames' time last began anew.
     taken_bytes: usize,
 }
@@ -92,7 +91,7 @@ impl Activity {
             idle_since: now,
             head_since: None,
             blocked: None,
-            handed_over: BTreeMap::new(),
+            handed_over: Vec::new(),
             taken_bytes: 0,
         }
     }
@@ -124,7 +123,7 @@ impl Activity {
         self.taken_bytes = self.taken_bytes.saturating_add(bytes);
         if self.taken_bytes >= WRITE_PROGRESS_BYTES {
             self.taken_bytes = 0;
-            self.handed_over.values_mut().for_each(|since| *since = now);
+            self.handed_over.iter_mut().for_each(|(_, since)| *since = now);
         }
     }
 
@@ -146,18 +145,19 @@ impl Activity {
     pub(crate) fn hand_over(&mut self, number: u64, now: Instant) {
         // HTTP/1 writes one answer after the other: there the socket tells.
         if self.is_http2 {
-            self.handed_over.insert(number, now);
+            self.take_next(number);
+            self.handed_over.push((number, now));
         }
     }
 
     /// The next part of the answer is asked for: the last one is on its way.
     pub(crate) fn take_next(&mut self, number: u64) {
-        self.handed_over.remove(&number);
+        self.handed_over.retain(|(other, _)| *other != number);
     }
 
     /// The request is over, answered or not.
     pub(crate) fn end(&mut self, number: u64, now: Instant) {
-        self.handed_over.remove(&number);
+        self.take_next(number);
         self.requests_running -= 1;
         if self.requests_running == 0 {
             self.idle_since = now;
@@ -176,7 +176,7 @@ impl Activity {
                 (since + limits.head, Reason::Head)
             })
         };
-        let oldest_frame = self.handed_over.values().min().copied();
+        let oldest_frame = self.handed_over.iter().map(|(_, since)| *since).min();
         let blocked = self.blocked.as_ref().map(|blocked| blocked.since);
         let unsent = [oldest_frame, blocked].into_iter().flatten().min().unwrap_or(now);
         let unsent = (unsent + limits.write, Reason::Write);

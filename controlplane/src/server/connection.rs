@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, Version};
+use futures_util::TryFutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service as _;
 
@@ -113,9 +115,12 @@ impl Host {
             }
             Accepted::Tcp { stream, tls: Some(certificates), .. } => {
                 let socket = Noted::new(stream, activity.clone());
-                let handshake = certificates.acceptor().accept(socket);
+                let within = self.limits.handshake;
                 // Apart, so that its memory is given back when it is over.
-                let handshake = Box::pin(timeout(self.limits.handshake, handshake));
+                let handshake = Box::pin(async move {
+                    let socket = timeout(within, certificates.acceptor().accept(socket)).await?;
+                    Ok::<_, Elapsed>(socket.map(Box::new))
+                });
                 let socket = match handshake.await {
                     Ok(Ok(socket)) => socket,
                     Ok(Err(error)) => {
@@ -226,10 +231,12 @@ struct Requests {
 }
 
 impl Requests {
-    async fn answer(
+    /// Answers a request. What that takes is made here and not in the future, which would keep room for
+    /// the request and for the answer side by side.
+    fn answer(
         mut self,
         incoming: Request<Incoming>,
-    ) -> Result<Response<NotedBody>, Infallible> {
+    ) -> impl Future<Output = Result<Response<NotedBody>, Infallible>> + Send + use<> {
         let is_http2 = incoming.version() == Version::HTTP_2;
         let running = Running::begin(&self.activity, is_http2);
         let (bytes_max, within) = self.limits;
@@ -239,8 +246,8 @@ impl Requests {
         });
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.drain);
-        let response = self.router.call(request).await?;
-        Ok(response.map(|body| NotedBody::new(body, running)))
+        let answer = self.router.call(request);
+        answer.map_ok(|response| response.map(|body| NotedBody::new(body, running)))
     }
 }
 

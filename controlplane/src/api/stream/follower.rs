@@ -18,7 +18,7 @@ use postern_shared::position::Revision;
 use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::{StreamEvent, Withdrawn};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 use tokio_stream::StreamMap;
 use tokio_stream::wrappers::WatchStream;
@@ -80,7 +80,8 @@ pub(crate) fn answer<L: Listener>(
         // Proxies that collect answers before they pass them on would hold every event back.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    (headers, Body::from_stream(unfold(follower, Follower::next))).into_response()
+    // In a box: what makes the next bytes would hold a second follower beside this one.
+    (headers, Body::from_stream(unfold(Box::new(follower), Follower::next))).into_response()
 }
 
 /// One open stream.
@@ -88,7 +89,7 @@ struct Follower<L> {
     app: App,
     listener: L,
     /// What the follower was told of each group.
-    have: BTreeMap<GroupId, Have>,
+    have: Vec<(GroupId, Have)>,
     moved: StreamMap<GroupId, WatchStream<Revision>>,
     access: watch::Receiver<u64>,
     stopped: watch::Receiver<Option<Stopped>>,
@@ -111,7 +112,7 @@ impl<L: Listener> Follower<L> {
         let engine = app.engine().clone();
         let mut follower = Follower {
             listener,
-            have: BTreeMap::new(),
+            have: Vec::with_capacity(have.len()),
             moved: StreamMap::new(),
             access: engine.watch_access(),
             stopped: engine.watch_stopped(),
@@ -141,7 +142,7 @@ impl<L: Listener> Follower<L> {
     }
 
     /// The next bytes; `None` ends the stream.
-    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Follower<L>)> {
+    async fn next(mut self: Box<Self>) -> Option<(Result<Bytes, Infallible>, Box<Self>)> {
         loop {
             if !self.is_allowed() {
                 return None;
@@ -151,12 +152,7 @@ impl<L: Listener> Follower<L> {
             }
             match self.wait().await? {
                 Woken::Moved(group) => self.tell(group),
-                Woken::Stirred => {
-                    let followed: Vec<GroupId> = self.have.keys().copied().collect();
-                    for group in followed {
-                        self.tell(group);
-                    }
-                }
+                Woken::Stirred => self.followed().into_iter().for_each(|group| self.tell(group)),
                 Woken::Access => {}
                 Woken::Silence => self.ready.push_back(COMMENT),
             }
@@ -165,16 +161,15 @@ impl<L: Listener> Follower<L> {
 
     /// Waits for anything to do; `None` when the stream has to end.
     async fn wait(&mut self) -> Option<Woken> {
-        let rights_end = {
+        let rights_last = {
             let engine = self.app.engine();
             self.listener.counts_for(&engine.state(), engine.now())
         };
-        let rights_end = async {
-            match rights_end {
-                Some(left) => sleep(left.max(RIGHTS_WAIT_MIN)).await,
-                None => std::future::pending().await,
-            }
-        };
+        let now = Instant::now();
+        let silence = now + COMMENT_EVERY;
+        let rights_end = rights_last.map(|left| now + left.max(RIGHTS_WAIT_MIN));
+        // One timer for all that time alone brings.
+        let due = rights_end.map_or(silence, |end| end.min(silence)).min(self.ends_at);
         let told_to_stop = async {
             match &mut self.drain {
                 Some(drain) => drain.requested().await,
@@ -186,11 +181,13 @@ impl<L: Listener> Follower<L> {
             changed = self.access.changed() => changed.ok().map(|()| Woken::Access),
             _ = self.stopped.wait_for(Option::is_some) => None,
             () = told_to_stop => None,
-            () = sleep_until(self.ends_at) => None,
-            () = rights_end => Some(Woken::Access),
+            () = sleep_until(due) => match due {
+                _ if due == self.ends_at => None,
+                _ if due == silence => Some(Woken::Silence),
+                _ => Some(Woken::Access),
+            },
             Some((group, _)) = self.moved.next() => Some(Woken::Moved(group)),
             () = self.listener.stirred(&self.app) => Some(Woken::Stirred),
-            () = sleep(COMMENT_EVERY) => Some(Woken::Silence),
         }
     }
 
@@ -204,8 +201,7 @@ impl<L: Listener> Follower<L> {
             return false;
         }
         self.access.borrow_and_update();
-        let followed: Vec<GroupId> = self.have.keys().copied().collect();
-        for group in followed {
+        for group in self.followed() {
             if !self.listener.may_read(&state, group) {
                 self.withdraw(group);
             }
@@ -213,21 +209,28 @@ impl<L: Listener> Follower<L> {
         true
     }
 
+    fn followed(&self) -> Vec<GroupId> {
+        self.have.iter().map(|(group, _)| *group).collect()
+    }
+
     /// Makes ready what leads the follower on.
     fn tell(&mut self, group: GroupId) {
-        let have = self.have.get(&group).copied().flatten();
+        let have = self.have.iter().find(|(known, _)| *known == group).and_then(|(_, have)| *have);
         let catch = self.listener.catch_up(&self.app, group, have);
         self.take(group, catch);
     }
 
     fn take(&mut self, group: GroupId, catch: Catch) {
-        self.have.insert(group, catch.position);
+        match self.have.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, have)) => *have = catch.position,
+            None => self.have.push((group, catch.position)),
+        }
         self.ready.extend(catch.events);
     }
 
     fn withdraw(&mut self, group: GroupId) {
         self.moved.remove(&group);
-        self.have.remove(&group);
+        self.have.retain(|(known, _)| *known != group);
         let withdrawn = StreamEvent::Withdrawn(Withdrawn { group }).to_sse();
         self.ready.push_back(withdrawn.expect("an id can be written").into());
     }
