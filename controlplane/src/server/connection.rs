@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response, Version};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{Request, Response, StatusCode, Version};
 use futures_util::TryFutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -247,8 +248,17 @@ impl Requests {
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.drain);
         let answer = self.router.call(request);
-        answer.map_ok(|response| response.map(|body| NotedBody::new(body, running)))
+        answer.map_ok(|response| finish(response).map(|body| NotedBody::new(body, running)))
     }
+}
+
+/// Takes the length of the body out of an answer that nothing has changed, where axum says that of the
+/// empty one that it carries: a client may take it for that of what it has (RFC 9110, section 8.6).
+fn finish(mut response: Response<Body>) -> Response<Body> {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    response
 }
 
 fn ended(reason: &'static str, peer: &Peer) {

@@ -218,6 +218,23 @@ async fn a_body_that_does_not_come_is_answered_408() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nothing_has_changed_says_no_length() {
+    let server = start(SHORT).await;
+    for version in [reqwest::Version::HTTP_11, reqwest::Version::HTTP_2] {
+        let client = match version {
+            reqwest::Version::HTTP_2 => reqwest::Client::builder().http2_prior_knowledge(),
+            _ => reqwest::Client::builder(),
+        };
+        let url = format!("http://{}/unchanged", server.address);
+
+        let response = client.build().unwrap().get(url).send().await.unwrap();
+
+        assert_eq!((response.version(), response.status().as_u16()), (version, 304));
+        assert_eq!(response.headers().get("content-length"), None);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_does_not_wait_for_the_body_arrives_and_nothing_is_reset() {
     let server = start(SHORT).await;
     let mut client = Client::connect(&server, 65_535).await;

@@ -113,6 +113,7 @@ fn router(hooks: Hooks) -> Router {
     Router::new()
         .route("/hello", get(async || Answer::ok(&"hello")))
         .route("/me", get(me))
+        .route("/unchanged", get(async || StatusCode::NOT_MODIFIED))
         .route("/peer", get(async |Extension(peer): Extension<Peer>| format!("{peer:?}")))
         .route("/echo", post(echo))
         .route("/big", get(big))
