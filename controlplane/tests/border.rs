@@ -17,7 +17,7 @@ use postern_controlplane::clock::ManualClock;
 use postern_controlplane::http::etag::{self, EntityTag};
 use postern_controlplane::http::json::StrictJson;
 use postern_controlplane::http::limit::{Budget, Caller, Limiter, RateLimits, Tier};
-use postern_controlplane::http::paging::{Cursor, PageRequest};
+use postern_controlplane::http::paging::{Cursor, List, PageRequest};
 use postern_controlplane::http::{Answer, ApiError, Border, RequestId, border};
 use postern_controlplane::server::TrustedProxies;
 use postern_shared::time::Timestamp;
@@ -96,10 +96,10 @@ fn app() -> Router {
     border::finish(router, Border::new(TrustedProxies::NONE, clock, &SeededChance::new(7)))
 }
 
-async fn list(page: PageRequest) -> Answer {
-    let from = page.after.as_ref().map_or(0, |after| after.key()[0] + 1);
-    let (page, next) = page.cut(from..5, |last| Cursor::behind(&[*last]));
-    Answer::page(&page, next)
+async fn list(page: PageRequest) -> Result<Answer, ApiError> {
+    let from = page.behind(List::Pairs)?.map_or(0, |[last]: [u8; 1]| last + 1);
+    let (page, next) = page.cut(from..5, |last| Cursor::behind(List::Pairs, &[*last]));
+    Ok(Answer::page(&page, next))
 }
 
 async fn send(request: Request<Body>) -> Seen {

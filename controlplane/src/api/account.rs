@@ -18,10 +18,10 @@ use super::auth::{AccountRead, AccountWrite, Anyone, Holder};
 use super::document::{IfMatch, KeyPath, PagingById};
 use super::fields::Fields;
 use super::refusal::refused;
-use super::{behind, expected, version};
+use super::{expected, version};
 use crate::app::App;
 use crate::domain::{Command, Credential, Key, Org, Origin, Row, State as Orgs};
-use crate::http::paging::{Cursor, PageRequest};
+use crate::http::paging::{Cursor, List, PageRequest};
 use crate::http::{Answer, ApiError};
 
 /// What every secret in force may know of itself.
@@ -168,13 +168,13 @@ async fn list(
     holder: Holder<AccountRead>,
     page: PageRequest,
 ) -> Result<Answer, ApiError> {
-    let after = behind::<16>(&page)?;
+    let after = page.behind::<16>(List::Keys)?;
     // Ids are ordered as their bytes are, and one made of an id's bytes is that id.
     let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(KeyId::from_random(key)));
     let state = app.engine().state();
     let org = state.org(holder.org).ok_or(ApiError::NotFound)?;
     let rest = org.keys.range((after, Bound::Unbounded)).filter_map(|id| state.key(*id));
-    let (keys, next) = page.cut(rest, |last| Cursor::behind(last.id.as_bytes()));
+    let (keys, next) = page.cut(rest, |last| Cursor::behind(List::Keys, last.id.as_bytes()));
     let views: Vec<KeyView<'_>> = keys.into_iter().map(|key| view(&app, key)).collect();
     Ok(Answer::page(&views, next))
 }
@@ -200,7 +200,7 @@ async fn show_key(
 /// Takes scopes and origins away from an API key, at once and where it holds a stream open, too.
 ///
 /// What the key has afterwards lies within what it had; for more, another one is minted, which no
-/// operation of this API does.
+/// operation of this API does. A key cannot take the place from itself from which it calls.
 #[utoipa::path(
     patch, path = "/api/v1/account/keys/{id}", operation_id = "narrowKey", tag = "account",
     params(KeyPath, IfMatch),

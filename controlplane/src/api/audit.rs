@@ -14,10 +14,10 @@ use utoipa_axum::routes;
 
 use super::auth::{AccountRead, Holder};
 use super::document::Paging;
-use super::{behind, known_group_id};
+use super::known_group_id;
 use crate::app::App;
 use crate::audit::{Actors, AuditError, Filter, Kind, Place, RecordView};
-use crate::http::paging::{Cursor, PageRequest};
+use crate::http::paging::{Cursor, List, PageRequest};
 use crate::http::{Answer, ApiError};
 
 /// When to try again while others read.
@@ -78,7 +78,7 @@ async fn list(
         Query::try_from_uri(&uri).map_err(|error: axum::extract::rejection::QueryRejection| {
             ApiError::BadRequest { detail: error.body_text() }
         })?;
-    let after = behind(&page)?.map(Place::from_bytes);
+    let after = page.behind(List::Audit)?.map(Place::from_bytes);
     let (org, limit) = (holder.org, page.limit);
     let group = group.map(|text| group_named(&app, org, &text)).transpose()?;
     let filter = Filter { since, until, kind, actor, group };
@@ -90,7 +90,7 @@ async fn list(
     let views = views.map(|entry| RecordView::with_name(entry.place, &entry.record, &state));
     let views: Vec<RecordView> = views.collect();
     drop(state);
-    Ok(Answer::page(&views, found.next.map(|place| Cursor::behind(&place.to_bytes()))))
+    Ok(Answer::page(&views, found.next.map(|place| Cursor::behind(List::Audit, &place.to_bytes()))))
 }
 
 fn group_named(app: &App, org: OrgId, text: &str) -> Result<GroupId, ApiError> {

@@ -20,10 +20,10 @@ use super::fields::Fields;
 use super::members::{self, MemberView};
 use super::once::{Asked, Told};
 use super::refusal::refused;
-use super::{behind, expected, group_id, version};
+use super::{expected, group_id, version};
 use crate::app::App;
 use crate::domain::{Change, Command, Group, GroupEdit, GroupRow, State as Orgs};
-use crate::http::paging::{Cursor, PageRequest};
+use crate::http::paging::{Cursor, List, PageRequest};
 use crate::http::{Answer, ApiError};
 
 #[derive(Serialize, ToSchema)]
@@ -91,13 +91,15 @@ async fn list(
     holder: Holder<GroupsRead>,
     page: PageRequest,
 ) -> Result<Answer, ApiError> {
-    let after =
-        behind(&page)?.map_or(Bound::Unbounded, |key| Bound::Excluded(u64::from_be_bytes(key)));
+    let after = page
+        .behind(List::Groups)?
+        .map_or(Bound::Unbounded, |key| Bound::Excluded(u64::from_be_bytes(key)));
     let (state, now) = (app.engine().state(), app.engine().now());
     let org = state.org(holder.org).ok_or(ApiError::NotFound)?;
     let rest = org.groups.range((after, Bound::Unbounded));
     let rest = rest.filter_map(|(_, id)| state.group(*id));
-    let (rows, next) = page.cut(rest, |last| Cursor::behind(&last.record.number.to_be_bytes()));
+    let (rows, next) =
+        page.cut(rest, |last| Cursor::behind(List::Groups, &last.record.number.to_be_bytes()));
     let views: Vec<GroupView<'_>> = rows.into_iter().map(|row| shown(row, now)).collect();
     Ok(Answer::page(&views, next))
 }

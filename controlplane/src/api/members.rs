@@ -19,10 +19,10 @@ use super::document::{GroupPath, IfMatch, MemberPath, OnceHeader, PagingById, pa
 use super::fields::{Fields, PairName};
 use super::once::{Asked, Told};
 use super::refusal::refused;
-use super::{behind, expected, group_id, pair_id, version};
+use super::{expected, group_id, pair_id, version};
 use crate::app::App;
 use crate::domain::{Change, Command, GroupRow, Label, Member, MemberKind, Row, State as Orgs};
-use crate::http::paging::{Cursor, PageRequest};
+use crate::http::paging::{Cursor, List, PageRequest};
 use crate::http::{Answer, ApiError};
 
 /// A member with what it stands for.
@@ -95,11 +95,11 @@ pub(super) fn page<'a>(
     row: &'a GroupRow,
     page: &PageRequest,
 ) -> Result<(Vec<MemberView<'a>>, Option<Cursor>), ApiError> {
-    let after = behind::<16>(page)?;
+    let after = page.behind::<16>(List::Members)?;
     // Ids are ordered as their bytes are, and one made of an id's bytes is that id.
     let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(MemberId::from_random(key)));
     let rest = row.members.range((after, Bound::Unbounded)).map(|(_, row)| &row.record);
-    let (members, next) = page.cut(rest, |last| Cursor::behind(last.id.as_bytes()));
+    let (members, next) = page.cut(rest, |last| Cursor::behind(List::Members, last.id.as_bytes()));
     Ok((members.into_iter().filter_map(|member| view(state, member)).collect(), next))
 }
 

@@ -29,7 +29,6 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::domain::State;
 use crate::http::etag::{EntityTag, require_match};
-use crate::http::paging::PageRequest;
 use crate::http::{ApiError, around};
 
 /// The routes under `/api/v1`.
@@ -109,12 +108,4 @@ fn expected(
     }
     require_match(headers, &version(id, revision))?;
     Ok(Some(revision))
-}
-
-/// The key behind which a page begins, as the list's own kind of key.
-fn behind<const LEN: usize>(page: &PageRequest) -> Result<Option<[u8; LEN]>, ApiError> {
-    let Some(cursor) = &page.after else { return Ok(None) };
-    let key = cursor.key().try_into();
-    let detail = || "`cursor` belongs to another list".to_owned();
-    key.map(Some).map_err(|_| ApiError::BadRequest { detail: detail() })
 }

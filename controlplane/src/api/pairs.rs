@@ -20,11 +20,11 @@ use super::document::{IfMatch, OnceHeader, Paging, PairPath, nullable_email};
 use super::fields::Fields;
 use super::once::{Asked, Nothing, Told};
 use super::refusal::refused;
-use super::{behind, expected, pair_id, version};
+use super::{expected, pair_id, version};
 use crate::app::App;
 use crate::domain::{Change, Command, Email, Pair, PairEdit, PairRow, State as Orgs};
 use crate::drafts;
-use crate::http::paging::{Cursor, PageRequest};
+use crate::http::paging::{Cursor, List, PageRequest};
 use crate::http::{Answer, ApiError};
 
 #[derive(Serialize, ToSchema)]
@@ -141,13 +141,15 @@ async fn list(
     holder: Holder<PairsRead>,
     page: PageRequest,
 ) -> Result<Answer, ApiError> {
-    let after =
-        behind(&page)?.map_or(Bound::Unbounded, |key| Bound::Excluded(u64::from_be_bytes(key)));
+    let after = page
+        .behind(List::Pairs)?
+        .map_or(Bound::Unbounded, |key| Bound::Excluded(u64::from_be_bytes(key)));
     let (state, now) = (app.engine().state(), app.engine().now());
     let org = state.org(holder.org).ok_or(ApiError::NotFound)?;
     let rest = org.pairs.range((after, Bound::Unbounded));
     let rest = rest.filter_map(|(_, id)| state.pair(*id).filter(|row| row.is_live()));
-    let (rows, next) = page.cut(rest, |last| Cursor::behind(&last.record.number.to_be_bytes()));
+    let (rows, next) =
+        page.cut(rest, |last| Cursor::behind(List::Pairs, &last.record.number.to_be_bytes()));
     let views: Vec<PairView<'_>> = rows.into_iter().map(|row| shown(row, now)).collect();
     Ok(Answer::page(&views, next))
 }

@@ -22,11 +22,31 @@ pub const PAGE_LEN_MAX: usize = 1_000;
 const CURSOR_BYTES_MAX: usize = 128;
 
 /// First byte of a cursor: what follows changes its meaning only with another one.
-const CURSOR_VERSION: u8 = 1;
+const CURSOR_VERSION: u8 = 2;
+
+/// The lists that come in pages; the number stands in each cursor, so that it leads on in its own list
+/// only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// Pairs of an org.
+    Pairs = 1,
+    /// Groups of an org.
+    Groups = 2,
+    /// Members of a group.
+    Members = 3,
+    /// Keys of an org.
+    Keys = 4,
+    /// Records of an org's audit.
+    Audit = 5,
+}
 
 /// Behind which key of a list the next page begins; opaque to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(Vec<u8>);
+pub struct Cursor {
+    /// A [`List`], as its number: the reader of the list says whether it is the right one.
+    list: u8,
+    key: Vec<u8>,
+}
 
 /// The page that a client asks for: `?limit=…&cursor=…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +58,16 @@ pub struct PageRequest {
 }
 
 impl Cursor {
-    /// Marks the place behind `key`.
-    pub fn behind(key: &[u8]) -> Cursor {
+    /// Marks the place behind `key` in `list`.
+    pub fn behind(list: List, key: &[u8]) -> Cursor {
         debug_assert!(key.len() <= CURSOR_BYTES_MAX, "the keys of a list are short");
-        Cursor(key.to_vec())
-    }
-
-    /// The key.
-    pub fn key(&self) -> &[u8] {
-        &self.0
+        Cursor { list: list as u8, key: key.to_vec() }
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode([&[CURSOR_VERSION], self.key()].concat()))
+        f.write_str(&URL_SAFE_NO_PAD.encode([&[CURSOR_VERSION, self.list], &*self.key].concat()))
     }
 }
 
@@ -64,18 +79,26 @@ impl FromStr for Cursor {
             detail: "`cursor` must be a `meta.next_cursor` of an earlier page of this list".into(),
         };
         // Four characters carry three bytes.
-        if text.len() > (CURSOR_BYTES_MAX + 1).div_ceil(3) * 4 {
+        if text.len() > (2 + CURSOR_BYTES_MAX).div_ceil(3) * 4 {
             return Err(malformed());
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed())?;
-        match bytes.split_first() {
-            Some((&CURSOR_VERSION, key)) => Ok(Cursor(key.to_vec())),
-            Some(_) | None => Err(malformed()),
+        match bytes.as_slice() {
+            [CURSOR_VERSION, list, key @ ..] => Ok(Cursor { list: *list, key: key.to_vec() }),
+            _ => Err(malformed()),
         }
     }
 }
 
 impl PageRequest {
+    /// The key behind which the page begins, as `list` has them.
+    pub fn behind<const LEN: usize>(&self, list: List) -> Result<Option<[u8; LEN]>, ApiError> {
+        let Some(Cursor { list: its, key }) = &self.after else { return Ok(None) };
+        let key = key.as_slice().try_into().ok().filter(|_| *its == list as u8);
+        let detail = || "`cursor` belongs to another list".to_owned();
+        key.map(Some).ok_or_else(|| ApiError::BadRequest { detail: detail() })
+    }
+
     /// Cuts one page out of `rest`, the entries behind [`PageRequest::after`] in the list's order.
     pub fn cut<T>(
         &self,
@@ -145,6 +168,17 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_leads_on_in_its_own_list_only() {
+        let after = Some(Cursor::behind(List::Pairs, &[7; 8]));
+        let request = PageRequest { limit: 1, after };
+
+        assert_eq!(request.behind(List::Pairs).unwrap(), Some([7; 8]));
+        let elsewhere = request.behind::<8>(List::Groups).unwrap_err();
+        assert_eq!(elsewhere.to_string(), "`cursor` belongs to another list");
+        request.behind::<16>(List::Pairs).expect_err("its keys have another length");
+    }
+
+    #[test]
     fn cursors_that_we_did_not_make_are_refused() {
         let other_version = URL_SAFE_NO_PAD.encode([CURSOR_VERSION + 1, 7]);
         let too_long = "A".repeat(1_000);
@@ -157,7 +191,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_cursor_reads_back_the_same(key in prop::collection::vec(any::<u8>(), 0..=CURSOR_BYTES_MAX)) {
-            let cursor = Cursor::behind(&key);
+            let cursor = Cursor::behind(List::Pairs, &key);
 
             prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         }
@@ -169,9 +203,10 @@ mod tests {
             let mut request = PageRequest { limit, after: None };
 
             loop {
-                let from = request.after.as_ref().map_or(0, |after| usize::from(after.key()[0]) + 1);
-                let (page, next) =
-                    request.cut(list[from..].iter().copied(), |last| Cursor::behind(&[*last]));
+                let from = request.behind(List::Keys).unwrap();
+                let from = from.map_or(0, |[last]: [u8; 1]| usize::from(last) + 1);
+                let behind = |last: &u8| Cursor::behind(List::Keys, &[*last]);
+                let (page, next) = request.cut(list[from..].iter().copied(), behind);
                 prop_assert!(page.len() <= limit);
                 joined.extend(page);
                 if next.is_none() {
