@@ -195,6 +195,7 @@ impl Decision {
 pub fn decide(state: &State, order: &Order, now: Timestamp) -> Result<Vec<Change>, Rejection> {
     let org = state.org_of(&order.command).ok_or(Rejection::NotFound)?;
     right::check(state, order, org)?;
+    key::check_own_place(state, order, now)?;
     let Decision { events, mut changes } = decide_command(state, &order.command, now)?;
     for event in events {
         let Order { actor, source, .. } = *order;

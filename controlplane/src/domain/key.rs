@@ -11,7 +11,7 @@ use postern_shared::token::TokenHash;
 use serde::{Deserialize, Serialize};
 
 use super::account::{self, Factor};
-use super::command::Decision;
+use super::command::{Command, Decision, Order};
 use super::org::Role;
 use super::pair::{self, Pair};
 use super::rejection::{Rejection, check_unchanged};
@@ -220,6 +220,26 @@ pub(super) fn mint_as(
     };
     decision.changes.push(Change::PutAccount(account));
     Ok(decision)
+}
+
+/// Refuses to take from a key the place from which that very key asks for it: nobody shall lock itself out
+/// by mistake, and whoever wants the key gone can revoke it.
+pub(super) fn check_own_place(
+    state: &State,
+    order: &Order,
+    now: Timestamp,
+) -> Result<(), Rejection> {
+    let Command::NarrowKey { key, origins, .. } = &order.command else { return Ok(()) };
+    let Some(source) = order.source.filter(|_| order.actor == Actor::Key(*key)) else {
+        return Ok(());
+    };
+    if origins.is_empty() || origins.iter().any(|origin| state.admits(*origin, source, now)) {
+        return Ok(());
+    }
+    let reason = format!(
+        "leaves out {source}, from where this very key asks; keep that place, or revoke the key"
+    );
+    Err(Rejection::Invalid { field: "origins", reason })
 }
 
 /// Takes rights and origins away from a key: what it has afterwards lies within what it had.

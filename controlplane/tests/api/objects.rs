@@ -235,6 +235,11 @@ async fn lists_come_in_pages_that_join_without_gap() {
         let answer = caller.get(&format!("/api/v1/pairs?{query}")).await;
         assert_eq!(answer.status(), 400, "{query}");
     }
+    let pairs = caller.get("/api/v1/pairs?limit=3").await;
+    let pairs: Value = within(pairs.json()).await.unwrap();
+    let of_pairs = pairs["meta"]["next_cursor"].as_str().expect("there are more");
+    let elsewhere = caller.get(&format!("/api/v1/groups?cursor={of_pairs}")).await;
+    assert_eq!(elsewhere.status(), 400, "both lists go by numbers");
 }
 
 #[tokio::test]
@@ -373,6 +378,31 @@ async fn a_key_is_narrowed_and_gains_nothing() {
     assert_eq!(data(caller.get(&path).await).await["scopes"], json!(["pairs.read"]));
     assert_eq!(caller.send(Method::DELETE, &path).await.status(), 204);
     assert_eq!(narrow(json!({ "scopes": ["pairs.read"] })).await.status(), 409, "it is revoked");
+}
+
+#[tokio::test]
+async fn a_key_does_not_shut_itself_out() {
+    let world = World::start();
+    let org = world.org("acme").await;
+    let wide = ["198.51.100.0/24", "203.0.113.0/24"];
+    let scopes = [Scope::AccountWrite];
+    let (id, key) = world.key_with(org, &scopes, &wide, Expiry::Never).await;
+    let (other, _) = world.key_with(org, &scopes, &wide, Expiry::Never).await;
+    let path = format!("/api/v1/account/keys/{id}");
+    let elsewhere = json!({ "origins": ["203.0.113.0/24"] });
+
+    let refused = world.holder(&key, OFFICE).json(Method::PATCH, &path, &elsewhere).await;
+
+    assert_eq!(refused.status(), 422);
+    let mistakes = mistakes(refused).await;
+    assert!(mistakes[0].starts_with("/origins"), "{mistakes:?}");
+    assert!(mistakes[0].contains(OFFICE), "{mistakes:?}");
+    let another = format!("/api/v1/account/keys/{other}");
+    for (from, path) in [(OFFICE, &another), ("203.0.113.9", &path)] {
+        let done = world.holder(&key, from).json(Method::PATCH, path, &elsewhere).await;
+        assert_eq!(done.status(), 200, "{from} {path}");
+    }
+    assert_eq!(world.holder(&key, OFFICE).get("/api/v1/account").await.status(), 403);
 }
 
 #[tokio::test]
