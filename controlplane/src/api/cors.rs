@@ -20,7 +20,8 @@ const SENT: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, idempotency-key, if-match, if-none-match, prefer",
 );
 const SHOWN: HeaderValue = HeaderValue::from_static(
-    "etag, location, preference-applied, ratelimit, ratelimit-policy, retry-after, x-request-id",
+    "etag, location, postern-as-of, postern-entries, preference-applied, ratelimit, ratelimit-policy, \
+     retry-after, x-request-id",
 );
 /// How long a browser may keep what it was told, in seconds.
 const MAX_AGE_SECS: u64 = 600;

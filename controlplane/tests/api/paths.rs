@@ -85,6 +85,10 @@ async fn only_pages_on_the_operators_list_may_call() {
     assert_eq!(answered.status(), 401, "a page needs both factors as well");
     assert_eq!(answered.headers()["access-control-allow-origin"], page);
     assert_eq!(answered.headers()["vary"], "origin");
+    let shown = answered.headers()["access-control-expose-headers"].to_str().unwrap();
+    for name in ["etag", "postern-as-of", "postern-entries", "retry-after"] {
+        assert!(shown.split(", ").any(|field| field == name), "{name}: {shown}");
+    }
     assert!(!answered.headers().contains_key("access-control-allow-credentials"));
 
     for (world, origin) in [(&world, "https://evil.example"), (&world, "null"), (&closed, page)] {
