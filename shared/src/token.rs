@@ -102,7 +102,8 @@ impl Token {
             let fair = bytes.iter().filter(|byte| **byte < FAIR_BYTES).take(missing);
             text.extend(fair.map(|byte| char::from(BASE62[usize::from(byte % 62)])));
         }
-        text.push_str(&checksum(&text));
+        let checksum = checksum(&text).map(char::from);
+        text.extend(checksum);
         Token { kind, text: SecretString::from(text) }
     }
 
@@ -136,7 +137,7 @@ impl FromStr for Token {
             .ok_or(TokenError::Kind)?;
         let (body, given) = text.split_at(PREFIX_CHARS + SECRET_CHARS);
         let is_base62 = body[PREFIX_CHARS..].bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if !is_base62 || checksum(body) != given {
+        if !is_base62 || checksum(body) != given.as_bytes() {
             return Err(TokenError::Checksum);
         }
         Ok(Token { kind, text: SecretString::from(text) })
@@ -163,14 +164,14 @@ impl fmt::Debug for TokenHash {
 }
 
 /// CRC-32 (IEEE 802.3) of what stands in front of it, as six base62 digits.
-fn checksum(body: &str) -> String {
+fn checksum(body: &str) -> [u8; CHECKSUM_CHARS] {
     let mut rest = crc32fast::hash(body.as_bytes());
     let mut digits = [b'0'; CHECKSUM_CHARS];
     for digit in digits.iter_mut().rev() {
         *digit = BASE62[(rest % 62) as usize];
         rest /= 62;
     }
-    digits.iter().map(|digit| char::from(*digit)).collect()
+    digits
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use crate::plane::{NOTHING, Plane};
 
 const ENTRIES: u32 = 10_000;
 const CLIENTS: usize = 50;
-const ROUND: Duration = Duration::from_secs(3);
-const ROUNDS: usize = 3;
+/// Many short rounds in turns: what else the machine does then meets both sides alike.
+const ROUND: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 9;
 const NGINX: &str = "127.0.0.1:8099";
 
 pub(crate) fn figures(folder: &Path) -> anyhow::Result<Vec<Figure>> {

@@ -17,6 +17,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::TryFutureExt as _;
 use futures_util::future::Either;
 use postern_shared::ids::{AgentId, GroupId, KeyId, OrgId};
 use postern_shared::scope::Scope;
@@ -96,16 +97,15 @@ impl Around for Authentication {
             Err(error) => return Either::Right(Box::pin(ready(Ok(error.into_response())))),
         };
         request.extensions_mut().insert(access);
-        let (app, answer) = (self.0.clone(), route(request));
-        Either::Right(Box::pin(async move {
-            let mut response = answer.await?;
+        let app = self.0.clone();
+        Either::Right(Box::pin(route(request).map_ok(move |mut response| {
             if is_beyond_scope(&response) {
                 let who = Some(access.credential.actor());
                 app.count_refusal(who, Refusal::InsufficientScope, access.address);
             }
             budget.write(response.headers_mut());
-            Ok(response)
-        }))
+            response
+        })))
     }
 }
 
@@ -362,7 +362,9 @@ impl LastUsed {
     fn note(&self, credential: Credential, now: Timestamp) {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = known.get(&credential) {
-            at.fetch_max(now.unix_ms(), Ordering::Relaxed);
+            if at.load(Ordering::Relaxed) < now.unix_ms() {
+                at.fetch_max(now.unix_ms(), Ordering::Relaxed);
+            }
             return;
         }
         drop(known);

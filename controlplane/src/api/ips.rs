@@ -40,6 +40,9 @@ use crate::server::Drain;
 /// differ without a busy loop.
 const DEADLINE_WAIT_MIN: Duration = Duration::from_millis(1);
 
+/// Header fields that an answer has when it leaves.
+const HEADERS_USUAL: usize = 8;
+
 /// The plane's time of a list: most forms have no place for it.
 const POSTERN_AS_OF: HeaderName = HeaderName::from_static("postern-as-of");
 /// How many entries there are in the list that a form was made of.
@@ -156,8 +159,13 @@ impl Known<'_> {
         let row = self.row(&state, now)?;
         let tag = self.tag(&state, row, now);
         if is_known(self.headers, &tag)? {
-            let headers = [(ETAG, tag.to_header()), (CACHE_CONTROL, self.cache_control())];
-            return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+            let mut unchanged = StatusCode::NOT_MODIFIED.into_response();
+            let headers = unchanged.headers_mut();
+            // Room for what is added on the way out, too.
+            headers.reserve(HEADERS_USUAL);
+            headers.insert(ETAG, tag.to_header());
+            headers.insert(CACHE_CONTROL, self.cache_control());
+            return Ok(unchanged);
         }
         match self.asked.form {
             Form::Json => {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -198,12 +199,15 @@ impl Standing {
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// The value of a header field; every answer has two of these, so it is written into room enough.
+/// The value of a header field; every answer has two of these, so each is written in place and copied
+/// once.
 fn written(text: fmt::Arguments<'_>) -> HeaderValue {
-    const BYTES_USUAL: usize = 64;
-    let mut value = String::with_capacity(BYTES_USUAL);
-    fmt::write(&mut value, text).expect("a string takes everything");
-    HeaderValue::try_from(value).expect("a policy's name is plain text")
+    const BYTES_MAX: usize = 96;
+    let mut bytes = [0; BYTES_MAX];
+    let mut rest = bytes.as_mut_slice();
+    rest.write_fmt(text).expect("a policy's name is short, and so are three numbers");
+    let len = BYTES_MAX - rest.len();
+    HeaderValue::from_bytes(&bytes[..len]).expect("a policy's name is plain text")
 }
 
 /// All the budgets.
@@ -451,7 +455,10 @@ struct Hand(Arc<AtomicU64>);
 
 impl Hand {
     fn advance(&self, now: Timestamp) {
-        self.0.fetch_max(now.unix_ms(), Ordering::Relaxed);
+        // Most often somebody was here in this millisecond, and whoever only looks is not waited for.
+        if self.0.load(Ordering::Relaxed) < now.unix_ms() {
+            self.0.fetch_max(now.unix_ms(), Ordering::Relaxed);
+        }
     }
 
     fn nanos(&self) -> Nanos {
