@@ -447,6 +447,35 @@ async fn silence_is_broken_every_15_seconds_and_a_stream_ends_within_two_hours()
 }
 
 #[tokio::test]
+async fn changes_that_tell_a_follower_nothing_break_no_silence() {
+    let plane = followed().await;
+    let elsewhere = plane.world.org("globex").await;
+    let path = format!("/api/v1/stream?group={}", plane.group);
+    let request = unplugged(&path, &plane.agent.token, HOST);
+    let response = plane.world.router.clone().oneshot(request).await.unwrap();
+    let mut stream = response.into_body().into_data_stream();
+    stream.next().await.unwrap().unwrap();
+    tokio::time::pause();
+
+    let (opened, mut comments) = (Instant::now(), 0);
+    for round in 1..=13 {
+        let until = opened + Duration::from_secs(10 * round);
+        while let Ok(bytes) = tokio::time::timeout_at(until, stream.next()).await {
+            assert_eq!(bytes.unwrap().unwrap(), ":\n\n");
+            comments += 1;
+        }
+        // As long as work blocks a thread, time stands still.
+        let (done, blocked) = std::sync::mpsc::channel::<()>();
+        let still = tokio::task::spawn_blocking(move || blocked.recv());
+        plane.world.key(elsewhere).await;
+        drop(done);
+        still.await.unwrap().unwrap_err();
+    }
+
+    assert_eq!(comments, 8, "one every 15 seconds in 130");
+}
+
+#[tokio::test]
 async fn a_plane_that_stops_ends_its_streams() {
     let plane = followed().await;
     let (mut events, _) = plane.opened().await;

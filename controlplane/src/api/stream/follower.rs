@@ -96,6 +96,8 @@ struct Follower<L> {
     drain: Option<Drain>,
     /// What was made for the follower and not yet taken; never more than one step of each group.
     ready: VecDeque<Bytes>,
+    /// When bytes were last made for it: what tells a follower nothing breaks no silence.
+    silent_since: Instant,
     ends_at: Instant,
     _seat: Seat,
 }
@@ -118,6 +120,7 @@ impl<L: Listener> Follower<L> {
             stopped: engine.watch_stopped(),
             drain,
             ready: VecDeque::new(),
+            silent_since: Instant::now(),
             ends_at: Instant::now() + Duration::from_secs(age),
             _seat: seat,
             app,
@@ -148,6 +151,7 @@ impl<L: Listener> Follower<L> {
                 return None;
             }
             if let Some(bytes) = self.ready.pop_front() {
+                self.silent_since = Instant::now();
                 return Some((Ok(bytes), self));
             }
             match self.wait().await? {
@@ -165,9 +169,8 @@ impl<L: Listener> Follower<L> {
             let engine = self.app.engine();
             self.listener.counts_for(&engine.state(), engine.now())
         };
-        let now = Instant::now();
-        let silence = now + COMMENT_EVERY;
-        let rights_end = rights_last.map(|left| now + left.max(RIGHTS_WAIT_MIN));
+        let silence = self.silent_since + COMMENT_EVERY;
+        let rights_end = rights_last.map(|left| Instant::now() + left.max(RIGHTS_WAIT_MIN));
         // One timer for all that time alone brings.
         let due = rights_end.map_or(silence, |end| end.min(silence)).min(self.ends_at);
         let told_to_stop = async {
