@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{AccountRead, AccountWrite, Anyone, Holder};
-use super::document::{IfMatch, KeyPath, PagingById};
+use super::document::{IfMatch, KeyPath, PagesOfKeys};
 use super::fields::Fields;
 use super::refusal::refused;
 use super::{expected, version};
@@ -159,7 +159,7 @@ async fn show(State(app): State<App>, holder: Holder<AccountRead>) -> Result<Ans
 /// Lists the API keys of the org without their secrets, revoked ones included.
 #[utoipa::path(
     get, path = "/api/v1/account/keys", operation_id = "listKeys", tag = "account",
-    params(PagingById),
+    params(PagesOfKeys),
     security(("key" = ["account.read"])),
     responses((status = 200, description = "A page of keys", body = Envelope<Vec<KeyView<'static>>>)),
 )]

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{AccountRead, Holder};
-use super::document::Paging;
+use super::document::PagesOfAudit;
 use super::known_group_id;
 use crate::app::App;
 use crate::audit::{Actors, AuditError, Filter, Kind, Place, RecordView};
@@ -64,7 +64,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// asked for, or none, while `meta.next_cursor` says where to go on: only a page without one is the last.
 #[utoipa::path(
     get, path = "/api/v1/account/audit", operation_id = "listAudit", tag = "account",
-    params(Paging, Asked),
+    params(PagesOfAudit, Asked),
     security(("key" = ["account.read"])),
     responses((status = 200, description = "A page of records", body = Envelope<Vec<RecordView>>)),
 )]

@@ -109,33 +109,32 @@ pub(super) struct KeyPath {
     id: String,
 }
 
-/// Names a page of a list.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "this describes a query")]
-pub(super) struct Paging {
-    /// Items of the page.
-    #[param(minimum = 1, maximum = 1_000, default = 100, nullable = false)]
-    limit: Option<u64>,
-    /// `meta.next_cursor` of the page before.
-    #[param(pattern = "^A[Q-Za-f][A-Za-z0-9_-]{10}$", nullable = false)]
-    cursor: Option<String>,
+/// Names a page of a list; the pattern is that of the list's own cursors: its letter, then its kind of key.
+macro_rules! paging {
+    ($($list:ident $pattern:literal)*) => {$(
+        #[derive(IntoParams)]
+        #[into_params(parameter_in = Query)]
+        #[expect(dead_code, reason = "this describes a query")]
+        pub(super) struct $list {
+            /// Items of the page.
+            #[param(minimum = 1, maximum = 1_000, default = 100, nullable = false)]
+            limit: Option<u64>,
+            /// `meta.next_cursor` of the page before.
+            #[param(pattern = $pattern, nullable = false)]
+            cursor: Option<String>,
+        }
+    )*};
 }
 
-/// Names a page of a list that is in the order of ids.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "this describes a query")]
-pub(super) struct PagingById {
-    /// Items of the page.
-    #[param(minimum = 1, maximum = 1_000, default = 100, nullable = false)]
-    limit: Option<u64>,
-    /// `meta.next_cursor` of the page before.
-    #[param(pattern = "^A[Q-Za-f][A-Za-z0-9_-]{20}[AEIMQUYcgkosw048]$", nullable = false)]
-    cursor: Option<String>,
+paging! {
+    PagesOfPairs "^p[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$"
+    PagesOfGroups "^g[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$"
+    PagesOfMembers "^m[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"
+    PagesOfKeys "^k[A-Za-z0-9_-]{21}[AQgw]$"
+    PagesOfAudit "^a[A-Za-z0-9_-]{18}[AEIMQUYcgkosw048]$"
 }
 
-const _: () = assert!(PAGE_LEN_MAX == 1_000 && PAGE_LEN_DEFAULT == 100, "as Paging says");
+const _: () = assert!(PAGE_LEN_MAX == 1_000 && PAGE_LEN_DEFAULT == 100, "as the pages say");
 
 /// Holds a change to the version that was read.
 #[derive(IntoParams)]

@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{GroupsRead, GroupsWrite, Holder};
-use super::document::{GroupPath, IfMatch, OnceHeader, Paging, PagingById};
+use super::document::{GroupPath, IfMatch, OnceHeader, PagesOfGroups, PagesOfMembers};
 use super::fields::Fields;
 use super::members::{self, MemberView};
 use super::once::{Asked, Told};
@@ -82,7 +82,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Lists the groups, in the order of their numbers.
 #[utoipa::path(
     get, path = "/api/v1/groups", operation_id = "listGroups", tag = "groups",
-    params(Paging),
+    params(PagesOfGroups),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "A page of groups", body = Envelope<Vec<GroupView<'static>>>)),
 )]
@@ -144,7 +144,7 @@ async fn create(
 /// Shows a group with a page of its members.
 #[utoipa::path(
     get, path = "/api/v1/groups/{id}", operation_id = "getGroup", tag = "groups",
-    params(GroupPath, PagingById),
+    params(GroupPath, PagesOfMembers),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "The group", body = Envelope<GroupDetail<'static>>, headers(("ETag" = String, description = "The version of the object")))),
 )]

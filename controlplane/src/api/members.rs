@@ -15,14 +15,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{GroupsRead, GroupsWrite, Holder};
-use super::document::{GroupPath, IfMatch, MemberPath, OnceHeader, PagingById, pair_name};
+use super::document::{GroupPath, IfMatch, MemberPath, OnceHeader, PagesOfMembers, pair_name};
 use super::fields::{Fields, PairName};
 use super::once::{Asked, Told};
 use super::refusal::refused;
 use super::{expected, group_id, pair_id, version};
 use crate::app::App;
 use crate::domain::{Change, Command, GroupRow, Label, Member, MemberKind, Row, State as Orgs};
-use crate::http::paging::{Cursor, List, PageRequest};
+use crate::http::paging::{Cursor, List, PageRequest, elsewhere};
 use crate::http::{Answer, ApiError};
 
 /// A member with what it stands for.
@@ -95,18 +95,27 @@ pub(super) fn page<'a>(
     row: &'a GroupRow,
     page: &PageRequest,
 ) -> Result<(Vec<MemberView<'a>>, Option<Cursor>), ApiError> {
-    let after = page.behind::<16>(List::Members)?;
-    // Ids are ordered as their bytes are, and one made of an id's bytes is that id.
-    let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(MemberId::from_random(key)));
+    let group = row.record.id;
+    let after = page.behind(List::Members)?.map(|key| split(group, key)).transpose()?;
+    let after = after.map_or(Bound::Unbounded, Bound::Excluded);
     let rest = row.members.range((after, Bound::Unbounded)).map(|(_, row)| &row.record);
-    let (members, next) = page.cut(rest, |last| Cursor::behind(List::Members, last.id.as_bytes()));
+    let behind = |last: &&Member| [*group.as_bytes(), *last.id.as_bytes()].concat();
+    let (members, next) = page.cut(rest, |last| Cursor::behind(List::Members, &behind(last)));
     Ok((members.into_iter().filter_map(|member| view(state, member)).collect(), next))
+}
+
+/// The member of a cursor, which names its group first: each group's members are a list of their own.
+fn split(group: GroupId, key: [u8; 32]) -> Result<MemberId, ApiError> {
+    let (its, member) = key.split_at(16);
+    let member = member.try_into().ok().filter(|_| its == group.as_bytes());
+    // Ids are ordered as their bytes are, and one made of an id's bytes is that id.
+    member.map(MemberId::from_random).ok_or_else(elsewhere)
 }
 
 /// Lists the members of a group, in the order of their ids.
 #[utoipa::path(
     get, path = "/api/v1/groups/{id}/members", operation_id = "listMembers", tag = "members",
-    params(GroupPath, PagingById),
+    params(GroupPath, PagesOfMembers),
     security(("key" = ["groups.read"])),
     responses((status = 200, description = "A page of members", body = Envelope<Vec<MemberView<'static>>>)),
 )]

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::{Holder, PairsRead, PairsWrite};
-use super::document::{IfMatch, OnceHeader, Paging, PairPath, nullable_email};
+use super::document::{IfMatch, OnceHeader, PagesOfPairs, PairPath, nullable_email};
 use super::fields::Fields;
 use super::once::{Asked, Nothing, Told};
 use super::refusal::refused;
@@ -132,7 +132,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Lists the pairs, in the order of their numbers.
 #[utoipa::path(
     get, path = "/api/v1/pairs", operation_id = "listPairs", tag = "pairs",
-    params(Paging),
+    params(PagesOfPairs),
     security(("key" = ["pairs.read"])),
     responses((status = 200, description = "A page of pairs", body = Envelope<Vec<PairView<'static>>>)),
 )]

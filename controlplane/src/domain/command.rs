@@ -195,8 +195,8 @@ impl Decision {
 pub fn decide(state: &State, order: &Order, now: Timestamp) -> Result<Vec<Change>, Rejection> {
     let org = state.org_of(&order.command).ok_or(Rejection::NotFound)?;
     right::check(state, order, org)?;
-    key::check_own_place(state, order, now)?;
     let Decision { events, mut changes } = decide_command(state, &order.command, now)?;
+    key::check_own_place(state, order, now)?;
     for event in events {
         let Order { actor, source, .. } = *order;
         changes.push(Change::Record(AuditRecord { org, at: now, actor, source, event }));
@@ -445,6 +445,15 @@ impl State {
                     footprint.reads.insert(RecordKey::Pair(pair));
                 }
             }
+            // Whether it leaves a key the place from which that asks depends on where its pairs are.
+            Command::NarrowKey { origins, .. } => {
+                footprint.writes.insert(RecordKey::Org(org));
+                let pairs = origins.iter().filter_map(|origin| match origin {
+                    Origin::Pair(pair) => Some(RecordKey::Pair(*pair)),
+                    Origin::Network(_) => None,
+                });
+                footprint.reads.extend(pairs);
+            }
             Command::RevokeAgent { agent, .. } => {
                 footprint.writes.insert(RecordKey::Org(org));
                 let own = self.agent(*agent).map(|agent| RecordKey::Pair(agent.pair));
@@ -453,7 +462,6 @@ impl State {
             Command::CreateOrg { .. }
             | Command::MintKey(_)
             | Command::RevokeKey { .. }
-            | Command::NarrowKey { .. }
             | Command::CreatePair(_)
             | Command::CreateGroup(_)
             | Command::EditGroup { .. }

@@ -223,17 +223,17 @@ pub(super) fn mint_as(
 }
 
 /// Refuses to take from a key the place from which that very key asks for it: nobody shall lock itself out
-/// by mistake, and whoever wants the key gone can revoke it.
+/// by mistake, and whoever wants the key gone can revoke it. For an order that may be carried out else.
 pub(super) fn check_own_place(
     state: &State,
     order: &Order,
     now: Timestamp,
 ) -> Result<(), Rejection> {
+    let (Actor::Key(caller), Some(source)) = (order.actor, order.source) else { return Ok(()) };
     let Command::NarrowKey { key, origins, .. } = &order.command else { return Ok(()) };
-    let Some(source) = order.source.filter(|_| order.actor == Actor::Key(*key)) else {
-        return Ok(());
-    };
-    if origins.is_empty() || origins.iter().any(|origin| state.admits(*origin, source, now)) {
+    let keeps_all = state.key(*key).is_some_and(|key| key.origins == *origins);
+    let is_kept = |origin: &Origin| state.admits(*origin, source, now);
+    if caller != *key || keeps_all || origins.iter().any(is_kept) {
         return Ok(());
     }
     let reason = format!(

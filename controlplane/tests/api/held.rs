@@ -122,6 +122,7 @@ impl Answer<'_> {
                     && let Some(body) = self.body
                 {
                     faults.extend(self.body_faults(document, schema, body));
+                    faults.extend(cursor_fault(operation, body));
                 }
             }
             (found, _) => faults.push(format!("the media type {found:?} is not described")),
@@ -141,6 +142,16 @@ impl Answer<'_> {
         undescribed(document, &[schema], &body, "", &mut faults);
         faults
     }
+}
+
+/// What is wrong with the cursor of the next page, held against the parameter that takes it.
+fn cursor_fault(operation: &Value, body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    let cursor = Some(&body["meta"]["next_cursor"]).filter(|cursor| cursor.is_string())?;
+    let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+    let taken = parameters.find(|parameter| parameter["name"] == "cursor");
+    let fits = taken.is_some_and(|taken| jsonschema::is_valid(&taken["schema"], cursor));
+    (!fits).then(|| format!("{cursor} is no cursor as the document has them"))
 }
 
 /// The operation of a method and a path, of which a segment in braces takes anything.

@@ -240,6 +240,14 @@ async fn lists_come_in_pages_that_join_without_gap() {
     let of_pairs = pairs["meta"]["next_cursor"].as_str().expect("there are more");
     let elsewhere = caller.get(&format!("/api/v1/groups?cursor={of_pairs}")).await;
     assert_eq!(elsewhere.status(), 400, "both lists go by numbers");
+    let other = world.group(org).await;
+    let members = caller.get(&format!("/api/v1/groups/{group}/members?limit=3")).await;
+    let members: Value = within(members.json()).await.unwrap();
+    let of_members = members["meta"]["next_cursor"].as_str().expect("there are more");
+    for (group, wanted) in [(group, 200), (other, 400)] {
+        let path = format!("/api/v1/groups/{group}/members?cursor={of_members}");
+        assert_eq!(caller.get(&path).await.status(), wanted, "each group has a list of its own");
+    }
 }
 
 #[tokio::test]
@@ -394,9 +402,16 @@ async fn a_key_does_not_shut_itself_out() {
     let refused = world.holder(&key, OFFICE).json(Method::PATCH, &path, &elsewhere).await;
 
     assert_eq!(refused.status(), 422);
-    let mistakes = mistakes(refused).await;
-    assert!(mistakes[0].starts_with("/origins"), "{mistakes:?}");
-    assert!(mistakes[0].contains(OFFICE), "{mistakes:?}");
+    let told = mistakes(refused).await;
+    assert!(told[0].starts_with("/origins") && told[0].contains(OFFICE), "{told:?}");
+    let foreign = world.pair(world.org("globex").await, 3_600).await;
+    world.report(&foreign, OFFICE).await;
+    for pair in [foreign.id.to_string(), "6f1c9a52-6a0f-4f0e-9d2b-0d6f0f6f3f10".to_owned()] {
+        let origins = json!({ "origins": [format!("pair:{pair}")] });
+        let told = world.holder(&key, OFFICE).json(Method::PATCH, &path, &origins).await;
+        let told = mistakes(told).await.join(", ").replace(&pair, "it");
+        assert!(told.contains("would gain the pair it"), "where others are is not told: {told}");
+    }
     let another = format!("/api/v1/account/keys/{other}");
     for (from, path) in [(OFFICE, &another), ("203.0.113.9", &path)] {
         let done = world.holder(&key, from).json(Method::PATCH, path, &elsewhere).await;

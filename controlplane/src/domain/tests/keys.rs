@@ -154,3 +154,28 @@ fn narrowing_is_recorded_once_and_frees_the_pair() {
     let last = world.records.last().unwrap();
     assert!(matches!(&last.event, Event::KeyNarrowed { scopes: given, .. } if *given == scopes(1)));
 }
+
+#[test]
+fn a_key_is_narrowed_to_a_pair_and_the_pair_moves_one_after_the_other() {
+    let (mut world, org, key) = world_with(u8::MAX, u8::MAX);
+    let pair = PairId::from_random(bytes(9));
+    report(&mut world, pair, "203.0.113.1", None, 1).unwrap();
+    let bookmark = world.state.pair(pair).unwrap().record.bookmark;
+    let narrow = Command::NarrowKey {
+        org,
+        key,
+        scopes: scopes(1),
+        origins: origins(1 << 5),
+        expected: None,
+    };
+    let visit = Visit { id: 1, began: at(2) };
+    let moves = Command::Report { pair, bookmark, address: "203.0.113.2".parse().unwrap(), visit };
+    let source = Some("203.0.113.1".parse().unwrap());
+    let asked = Order { actor: Actor::Key(key), source, command: narrow.clone() };
+
+    assert!(world.state.footprint(&narrow).conflicts_with(&world.state.footprint(&moves)));
+    decide(&world.state, &asked, at(2)).expect("the pair is where the key asks from");
+    world.run(moves, at(2)).unwrap();
+    let late = decide(&world.state, &asked, at(2)).unwrap_err();
+    assert!(late.to_string().starts_with("`origins` leaves out 203.0.113.1"), "{late}");
+}
