@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::response::Response;
 use postern_shared::ids::GroupId;
-use postern_shared::position::{Follow, PositionError};
+use postern_shared::position::Follow;
 use postern_shared::time::Timestamp;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -124,7 +124,8 @@ fn read(state: &Orgs, reader: &Reader, uri: &Uri) -> Result<Vec<Follow>, ApiErro
 /// Reads a group and what the follower has of it. A group that has only a number here must be one that
 /// may be read: no event could name another.
 fn read_one(state: &Orgs, reader: &Reader, text: &str) -> Result<Follow, ApiError> {
-    let (name, have) = text.split_once('@').map_or((text, None), |(name, have)| (name, Some(have)));
+    let (name, have) = Follow::split(text)
+        .map_err(|_| bad("`group`: behind the `@` belongs `epoch.revision.digest`".to_owned()))?;
     let group = match named(name) {
         Ok(Named::Id(group)) => group,
         Ok(Named::Number(number)) => {
@@ -136,9 +137,6 @@ fn read_one(state: &Orgs, reader: &Reader, text: &str) -> Result<Follow, ApiErro
             return Err(bad("`group`: write a group's id, or its number".to_owned()));
         }
     };
-    let have = have.map(str::parse).transpose().map_err(|_: PositionError| {
-        bad("`group`: behind the `@` belongs `epoch.revision.digest`".to_owned())
-    })?;
     Ok(Follow { group, have })
 }
 
