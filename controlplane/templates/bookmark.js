@@ -99,7 +99,11 @@
       const answer = await send(path, device ? { device } : {}, "same-origin");
       if (answer.status === 204) return;
       const body = await answer.json();
-      if (!answer.ok) return say([`Nothing was opened: ${body.detail || body.title}.`]);
+      if (!answer.ok) {
+        const rest = Number(answer.headers.get("retry-after"));
+        if (rest) nextAt = Date.now() + rest * 1000;
+        return say([`Nothing was opened: ${body.detail || body.title}.`]);
+      }
       soonUntil = Date.now() + SOON_FOR_MS;
       nextAt = Date.now() + body.data.next * 1000;
       show(body);

@@ -8,6 +8,7 @@ use postern_shared::time::Timestamp;
 
 use super::Bookmark;
 use crate::app::App;
+use crate::console::path_of_pair;
 use crate::domain::{Account, Email, Pair, PairRow, Refusal, Role, State, User};
 use crate::http::ApiError;
 use crate::http::limit::Caller;
@@ -43,7 +44,7 @@ fn tell(app: &App, pair: PairId, refused: (IpAddr, Timestamp, Timestamp)) {
     let (readers, body) = {
         let state = app.engine().state();
         let Some(row) = state.pair(pair) else { return };
-        let link = app.url(&format!("/console/pairs/{}", row.record.number));
+        let link = app.url(&path_of_pair(row.record.number));
         (readers(&state, &row.record), body(row, refused, &link))
     };
     for to in readers {

@@ -10,6 +10,7 @@ use postern_shared::time::Timestamp;
 use postern_shared::wire::v1::Confirmation;
 
 use crate::app::App;
+use crate::beacon::frozen_until;
 use crate::beacon::report::Reported;
 use crate::config::{PublicUrl, WebOrigin};
 use crate::domain::Label;
@@ -44,6 +45,8 @@ struct BookmarkPage<'a> {
     seen: String,
     /// Until when it is known already.
     known_until: Option<Timestamp>,
+    /// Until when no other address is taken.
+    frozen_until: Option<Timestamp>,
     form: Form,
 }
 
@@ -73,13 +76,13 @@ pub(super) fn bookmark(
     peer: Option<&Peer>,
     is_remembered: bool,
 ) -> Response {
-    let (name, known_until) = {
+    let (name, known_until, frozen_until) = {
         let (now, state) = (app.engine().now(), app.engine().state());
         let Some(row) = state.pair(pair).filter(|row| row.is_live()) else {
             return refused(ApiError::NotFound);
         };
         let until = row.stale_at(address).filter(|until| now < *until);
-        (row.record.name.to_string(), until)
+        (row.record.name.to_string(), until, frozen_until(app, row, now))
     };
     let page = BookmarkPage {
         style: STYLE,
@@ -87,6 +90,7 @@ pub(super) fn bookmark(
         address,
         seen: seen_by(app, address, peer),
         known_until,
+        frozen_until,
         form: form(app, address, is_remembered, known_until.is_some()),
     };
     show_with(&script(&page.form), StatusCode::OK, &page)

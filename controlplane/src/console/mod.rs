@@ -29,6 +29,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{any, get};
 
+pub(crate) use self::pairs::path as path_of_pair;
 use crate::app::App;
 use crate::http::ApiError;
 use crate::people::{HOME, see};

@@ -362,6 +362,14 @@ async fn a_bookmark_that_moves_too_often_stays_where_it_is_for_a_while() {
     let page = within(page.header("accept", "text/html").send()).await.unwrap();
     assert_eq!(page.status(), 429);
     assert!(page.text().await.unwrap().contains("somebody else may be using it"));
+    for (address, told) in [
+        ("203.0.113.4", "<p>This bookmark has moved too often: it stays where it is until"),
+        ("203.0.113.3", "<p>This address is on file until"),
+    ] {
+        let page = world.at(address).request(Method::GET, &url(&pair.bookmark));
+        let page = within(page.header("accept", "text/html").send()).await.unwrap();
+        assert!(page.text().await.unwrap().contains(told), "{address}");
+    }
     assert_eq!(addresses(&world, &pair), ["203.0.113.3".parse::<IpAddr>().unwrap()]);
     assert_eq!(post(&calm.bookmark, "203.0.113.4").await.status(), 200, "each has its own");
 

@@ -1,10 +1,12 @@
 //! The bookmark's page as it watches, and devices that report by themselves.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use postern_controlplane::app::Settings;
 use postern_controlplane::config::FamilyUrls;
 use postern_controlplane::domain::{Command, MemberKind};
+use postern_controlplane::http::limit::{Budget, RateLimits};
 use postern_shared::time::Expiry;
 use postern_shared::token::{Token, TokenKind};
 use reqwest::{Method, Response};
@@ -160,6 +162,28 @@ async fn nobody_reports_by_itself_without_a_good_cookie_of_its_own() {
     let ahead = ahead.header("content-type", FORM).body("device=itself");
     assert_eq!(within(ahead.send()).await.unwrap().status(), 204, "not even with the cookie");
     assert_eq!(press(&world, &mine, "device=itself", &good).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_device_that_reports_by_itself_moves_no_more_often_than_any_other() {
+    let moves = Budget::per_hour(NonZeroU32::MIN);
+    let world =
+        World::with(Settings { rates: RateLimits { moves, ..RateLimits::DEFAULT }, ..settings() });
+    let pair = world.pair(world.org("acme").await, 3_600).await;
+    let path = path(&pair.bookmark);
+    let clicked = press(&world, &path, "device=remember", "").await;
+    let (cookie, _) = cookie(&clicked).expect("the device is remembered");
+    for elsewhere in ["203.0.113.8", "203.0.113.9"] {
+        world.at(elsewhere).send(Method::POST, &path).await;
+    }
+
+    let by_itself = press(&world, &path, "device=itself", &cookie).await;
+
+    assert_eq!(by_itself.status(), 429);
+    assert_eq!(by_itself.headers()["retry-after"], "3600");
+    let report = world.engine.state().pair(pair.id).unwrap().report.unwrap();
+    let on_file: Vec<String> = report.networks().map(|(it, _)| it.address().to_string()).collect();
+    assert_eq!(on_file, ["203.0.113.8"], "the second move was one too many");
 }
 
 #[tokio::test]

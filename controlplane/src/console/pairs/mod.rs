@@ -72,7 +72,7 @@ struct Row {
 }
 
 /// Where the page of a pair is.
-pub(super) fn path(number: u64) -> String {
+pub(crate) fn path(number: u64) -> String {
     format!("{}/{number}", SECTION.path)
 }
 
