@@ -205,7 +205,7 @@ fn written(text: fmt::Arguments<'_>) -> HeaderValue {
     const BYTES_MAX: usize = 96;
     let mut bytes = [0; BYTES_MAX];
     let mut rest = bytes.as_mut_slice();
-    rest.write_fmt(text).expect("a policy's name is short, and so are three numbers");
+    rest.write_fmt(text).expect("a policy's name is short, and so are its numbers");
     let len = BYTES_MAX - rest.len();
     HeaderValue::from_bytes(&bytes[..len]).expect("a policy's name is plain text")
 }

@@ -252,10 +252,10 @@ impl Requests {
     }
 }
 
-/// Takes the length of the body out of an answer that nothing has changed, where axum says that of the
-/// empty one that it carries: a client may take it for that of what it has (RFC 9110, section 8.6).
+/// Takes the length out of an answer that has no body, where axum says that of an empty one: of 204 none
+/// may be said, and of 304 it would be that of what the client has (RFC 9110, section 8.6).
 fn finish(mut response: Response<Body>) -> Response<Body> {
-    if response.status() == StatusCode::NOT_MODIFIED {
+    if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     response

@@ -114,6 +114,7 @@ fn router(hooks: Hooks) -> Router {
         .route("/hello", get(async || Answer::ok(&"hello")))
         .route("/me", get(me))
         .route("/unchanged", get(async || StatusCode::NOT_MODIFIED))
+        .route("/empty", get(async || StatusCode::NO_CONTENT))
         .route("/peer", get(async |Extension(peer): Extension<Peer>| format!("{peer:?}")))
         .route("/echo", post(echo))
         .route("/big", get(big))
