@@ -65,6 +65,14 @@ impl Clock for ManualClock {
     }
 }
 
+/// Moves a time that is kept in milliseconds on to `now`, never back. Most often somebody was here in this
+/// millisecond, and whoever only looks is not waited for.
+pub(crate) fn advance(kept: &AtomicU64, now: Timestamp) {
+    if kept.load(Ordering::Relaxed) < now.unix_ms() {
+        kept.fetch_max(now.unix_ms(), Ordering::Relaxed);
+    }
+}
+
 fn wall() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::EPOCH.saturating_add(since_epoch)

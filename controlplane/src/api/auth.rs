@@ -26,6 +26,7 @@ use postern_shared::token::{Token, TokenHash};
 use subtle::ConstantTimeEq as _;
 
 use crate::app::App;
+use crate::clock::advance;
 use crate::domain::{Actor, Command, Credential, Order, Refusal, Secret, Standing, State as Orgs};
 use crate::http::ApiError;
 use crate::http::around::{Answered, Answering, Around};
@@ -362,9 +363,7 @@ impl LastUsed {
     fn note(&self, credential: Credential, now: Timestamp) {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = known.get(&credential) {
-            if at.load(Ordering::Relaxed) < now.unix_ms() {
-                at.fetch_max(now.unix_ms(), Ordering::Relaxed);
-            }
+            advance(at, now);
             return;
         }
         drop(known);

@@ -22,6 +22,7 @@ use postern_shared::network::Network;
 use postern_shared::time::Timestamp;
 use postern_shared::token::TokenHash;
 
+use crate::clock::advance;
 use crate::http::problem::{ApiError, whole_secs};
 
 /// Callers that one table holds; further ones share one budget until there is room.
@@ -455,10 +456,7 @@ struct Hand(Arc<AtomicU64>);
 
 impl Hand {
     fn advance(&self, now: Timestamp) {
-        // Most often somebody was here in this millisecond, and whoever only looks is not waited for.
-        if self.0.load(Ordering::Relaxed) < now.unix_ms() {
-            self.0.fetch_max(now.unix_ms(), Ordering::Relaxed);
-        }
+        advance(&self.0, now);
     }
 
     fn nanos(&self) -> Nanos {
