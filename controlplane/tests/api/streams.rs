@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::BodyDataStream;
 use futures_util::StreamExt as _;
 use postern_controlplane::app::Settings;
 use postern_controlplane::domain::{Command, MemberKind, PairEdit};
@@ -424,15 +425,21 @@ async fn groups_are_followed_by_their_numbers_too() {
     }
 }
 
-#[tokio::test]
-async fn silence_is_broken_every_15_seconds_and_a_stream_ends_within_two_hours() {
-    let plane = followed().await;
+/// A stream of which the first list was read, and since when time passes only while all wait for it.
+async fn in_still_time(plane: &Followed) -> BodyDataStream {
     let path = format!("/api/v1/stream?group={}", plane.group);
     let request = unplugged(&path, &plane.agent.token, HOST);
     let response = plane.world.router.clone().oneshot(request).await.unwrap();
     let mut stream = response.into_body().into_data_stream();
     stream.next().await.unwrap().unwrap();
     tokio::time::pause();
+    stream
+}
+
+#[tokio::test]
+async fn silence_is_broken_every_15_seconds_and_a_stream_ends_within_two_hours() {
+    let plane = followed().await;
+    let mut stream = in_still_time(&plane).await;
     let opened = Instant::now();
 
     let mut comments = 0_u32;
@@ -450,12 +457,7 @@ async fn silence_is_broken_every_15_seconds_and_a_stream_ends_within_two_hours()
 async fn changes_that_tell_a_follower_nothing_break_no_silence() {
     let plane = followed().await;
     let elsewhere = plane.world.org("globex").await;
-    let path = format!("/api/v1/stream?group={}", plane.group);
-    let request = unplugged(&path, &plane.agent.token, HOST);
-    let response = plane.world.router.clone().oneshot(request).await.unwrap();
-    let mut stream = response.into_body().into_data_stream();
-    stream.next().await.unwrap().unwrap();
-    tokio::time::pause();
+    let mut stream = in_still_time(&plane).await;
 
     let (opened, mut comments) = (Instant::now(), 0);
     for round in 1..=13 {
