@@ -51,19 +51,19 @@ impl Daemon {
         Ok(Daemon { child, program, config: config.to_owned() })
     }
 
-    /// Asks the daemon to end, and waits until it has.
-    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// The same for this program in another part: `part` is set in its environment.
+    /// Starts this program in another part, which a variable of its environment names.
     pub(crate) fn start_self(part: (&str, &str), log: &Path) -> anyhow::Result<Daemon> {
         let program = env::current_exe()?.to_str().context("the path is text")?.to_owned();
         let log = File::options().create(true).append(true).open(log)?;
         let child = Command::new(&program).env(part.0, part.1).stderr(log).spawn()?;
         Ok(Daemon { child, program, config: String::new() })
+    }
+
+    /// Asks the daemon to end, and waits until it has.
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.child.wait()?;
+        Ok(())
     }
 
     pub(crate) fn resident_mib(&self) -> anyhow::Result<f64> {

@@ -113,13 +113,13 @@ fn idle_kib(server: &Daemon, url: &str, keys: &[String]) -> anyhow::Result<f64> 
 /// The floor: serves any request over TLS and HTTP/2 with one event and then silence, by hyper and
 /// rustls alone, without a limit, a right or a list. Never ends.
 pub(crate) fn serve_idle(folder: &OsStr) -> anyhow::Result<()> {
-    let (folder, alpn) = (Path::new(folder), b"h2".to_vec());
+    let folder = Path::new(folder);
     let certificates = CertificateDer::pem_file_iter(folder.join("tls.crt"))?;
     let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(
         certificates.collect::<Result<_, _>>()?,
         PrivateKeyDer::from_pem_file(folder.join("tls.key"))?,
     )?;
-    config.alpn_protocols = vec![alpn];
+    config.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let listener = TcpListener::bind(FLOOR).await?;
